@@ -1,0 +1,133 @@
+"""What a run is: dataset, buckets, cache, model, training and evaluation."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from darkroom.config.base import Section
+
+
+class Bucket(Section):
+    """Aspect-ratio buckets of about one area."""
+
+    resolution_px: int = Field(512, ge=16, description="side of the square that fixes the area")
+    step_px: int = Field(64, ge=8, description="sides are multiples of this")
+    min_side_px: int = Field(256, ge=8, description="shortest bucket side")
+    max_side_px: int = Field(1024, ge=8, description="longest bucket side")
+    allow_upscale: bool = Field(False, description="keep pictures smaller than their bucket")
+
+    @model_validator(mode="after")
+    def _sides(self) -> "Bucket":
+        for name in ("resolution_px", "min_side_px", "max_side_px"):
+            value = getattr(self, name)
+            if value % self.step_px:
+                near = max(self.step_px, round(value / self.step_px) * self.step_px)
+                raise ValueError(f"{name} {value} is no multiple of step_px {self.step_px}; {near} would be")
+        if not self.min_side_px <= self.resolution_px <= self.max_side_px:
+            raise ValueError("min_side_px <= resolution_px <= max_side_px does not hold")
+        return self
+
+
+class Cache(Section):
+    """Latents and text embeddings, encoded once."""
+
+    vae: str = Field(description="name of a VAE in config/components.yaml")
+    text_encoder: str = Field(description="name of a text encoder in config/components.yaml")
+    max_text_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
+    batch_size: int = Field(32, ge=1, description="pictures or captions a forward pass")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float16", description="stored precision")
+
+
+class Model(Section):
+    """The MMDiT: an SD3-style transformer over image and text tokens."""
+
+    num_blocks: int = Field(ge=1, description="joint transformer blocks")
+    num_heads: int = Field(ge=1, description="attention heads")
+    head_dim: int = Field(64, ge=8, description="channels a head; width = num_heads x head_dim")
+    patch_size: int = Field(2, ge=1, description="latent pixels a token, per side")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP / width")
+
+    @model_validator(mode="after")
+    def _rope(self) -> "Model":
+        if self.head_dim % 4:
+            raise ValueError(f"head_dim {self.head_dim} is no multiple of 4, as 2-D RoPE needs")
+        return self
+
+
+class CaptionChoice(Section):
+    """Probability of each kind of caption, drawn by sample and visit."""
+
+    original: float = Field(0.0, ge=0, le=1)
+    long: float = Field(0.5, ge=0, le=1)
+    short: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sum(self) -> "CaptionChoice":
+        total = self.original + self.long + self.short
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"original + long + short is {total:g}; it must be 1")
+        return self
+
+
+class Train(Section):
+    """Rectified-flow training."""
+
+    num_steps: int = Field(ge=1, description="optimizer steps")
+    global_batch_size: int = Field(ge=1, description="pictures an optimizer step, over all ranks")
+    microbatch_size: int = Field(ge=1, description="pictures a forward pass on one rank, at most")
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    num_warmup_steps: int = Field(0, ge=0, description="linear warm-up, then cosine to min_learning_rate")
+    min_learning_rate: float = Field(0.0, ge=0)
+    logit_mean: float = Field(0.0, description="of the logit-normal timestep density")
+    logit_std: float = Field(1.0, gt=0)
+    timestep_shift: float = Field(1.0, gt=0, description="SD3's shift of the timesteps; 1 is none")
+    caption_choice: CaptionChoice = CaptionChoice()
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast; weights are float32")
+    num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
+    checkpoint_every_steps: int = Field(500, ge=1)
+    log_every_steps: int = Field(10, ge=1)
+    sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
+    sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
+
+
+class Sampling(Section):
+    """How pictures are drawn from a model."""
+
+    num_inference_steps: int = Field(28, ge=1)
+    guidance_scale: float = Field(5.0, ge=1, description="1 is no guidance (diffusers' convention)")
+    width_px: int = Field(512, ge=16)
+    height_px: int = Field(512, ge=16)
+
+
+class Evaluate(Section):
+    """Pictures for held-out prompts, and the metrics on them."""
+
+    prompts: str = Field(description="'demo' or a GenEval metadata file (JSON lines)")
+    num_pictures_per_prompt: int = Field(4, ge=1)
+    max_prompts: int = Field(0, ge=0, description="first so many prompts of each task; 0 is all")
+    seed: int = Field(0, ge=0, description="picture k of prompt p has a seed of (seed, p, k)")
+    batch_size: int = Field(16, ge=1, description="pictures a forward pass")
+    sampling: Sampling = Sampling()
+    clip: str = Field(description="name of a CLIP in config/components.yaml")
+    detector: Literal["contour"] = Field("contour", description="GenEval's object detector")
+    num_reference_pictures: int = Field(1000, ge=2, description="real pictures for the distances")
+    num_bootstrap: int = Field(1000, ge=10, description="resamples (of prompts) for the intervals")
+    num_threads: int = Field(0, ge=0, description="CPU threads; 0 leaves it to torch")
+
+
+class Run(Section):
+    """A run: `config/runs/NAME.yaml`."""
+
+    description: str = Field(description="one sentence for the report")
+    dataset: str = Field(description="name of a dataset in config/datasets")
+    seed: int = Field(0, ge=0, description="of the batch plan, the noise and the initial weights")
+    bucket: Bucket = Bucket()
+    cache: Cache
+    model: Model
+    train: Train
+    evaluate: Evaluate
