@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from darkroom.store.atomic import replacing
 
@@ -45,7 +46,7 @@ class TarReader:
             raise ValueError(f"{self._path}: ends before byte {offset + size}; make the part again")
         return content
 
-    def __enter__(self) -> "TarReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
