@@ -1,8 +1,8 @@
 """What a dataset is: its list of URLs and how it is downloaded, filtered and recaptioned."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from darkroom.config.base import Section
 
@@ -27,6 +27,12 @@ class ListSource(Section):
 
 
 Source = Annotated[DemoSource | ListSource, Field(discriminator="kind")]
+
+
+def parse_source(values: dict[str, Any]) -> DemoSource | ListSource:
+    """A source from its plain values."""
+    source: DemoSource | ListSource = TypeAdapter(Source).validate_python(values)
+    return source
 
 
 class Download(Section):

@@ -1,0 +1,57 @@
+# `make demo` and `make test` are all a newcomer needs, in either order: both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+READY := $(VENV)/.ready
+export SNAKEMAKE_PROFILE ?= profiles/local
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test test-fast check format schema lock clean-results clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	    "darkroom needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d; try: make PYTHON=python3.11" % v)'
+	@echo "setting up $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)
+	@snakemake --quiet all
+
+test: $(READY)
+	pytest
+
+test-fast: $(READY)
+	pytest -m "not slow"
+
+check: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check --quiet Snakefile rules
+	snakemake --lint
+	mypy
+
+format: $(READY)
+	ruff check --fix .
+	ruff format .
+	snakefmt --quiet Snakefile rules
+
+schema: $(READY)
+	darkroom schema > config/schema.json
+
+lock: $(READY)
+	uv pip compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	    pyproject.toml -o requirements.lock
+
+clean-results:
+	rm -rf results checkpoints logs .snakemake
+	@git checkout --quiet -- results 2>/dev/null || true
+
+clean: clean-results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

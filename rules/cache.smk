@@ -1,0 +1,61 @@
+# Latents and text embeddings, encoded once and shared by runs with the same dataset, buckets and encoders.
+
+
+rule cache_part:
+    input:
+        table=f"{DATASET}/download/{{part}}.parquet",
+        tar=f"{DATASET}/download/{{part}}.tar",
+        captions=f"{DATASET}/recaption/{{part}}.parquet",
+        buckets=f"{CACHE}/bucket/{{part}}.parquet",
+        vae=component_files(PROJECT.run.cache.vae),
+        text_encoder=component_files(PROJECT.run.cache.text_encoder),
+    output:
+        tensors=f"{CACHE}/cache/{{part}}.safetensors",
+        table=f"{CACHE}/cache/{{part}}.parquet",
+        manifest=f"{CACHE}/cache/{{part}}.json",
+    log:
+        f"{CACHE_LOGS}/cache/{{part}}.log",
+    benchmark:
+        f"{CACHE_LOGS}/cache/{{part}}.tsv"
+    params:
+        settings=settings(PROJECT.run.cache),
+        vae=component(PROJECT.run.cache.vae),
+        text_encoder=component(PROJECT.run.cache.text_encoder),
+    script:
+        "../workflow/scripts/cache_part.py"
+
+
+rule cache_null:
+    input:
+        text_encoder=component_files(PROJECT.run.cache.text_encoder),
+    output:
+        tensors=f"{CACHE}/cache/null.safetensors",
+    log:
+        f"{CACHE_LOGS}/cache/null.log",
+    params:
+        settings=settings(PROJECT.run.cache),
+        text_encoder=component(PROJECT.run.cache.text_encoder),
+    script:
+        "../workflow/scripts/cache_null.py"
+
+
+rule cache:
+    localrule: True
+    input:
+        recaption=f"{DATASET}/recaption/manifest.json",
+        bucket=f"{CACHE}/bucket/manifest.json",
+        files=[f"{CACHE}/cache/null.safetensors"],
+        parts=expand(f"{CACHE}/cache/{{part}}.json", part=PARTS),
+    output:
+        manifest=f"{CACHE}/cache/manifest.json",
+    log:
+        f"{CACHE_LOGS}/cache/manifest.log",
+    params:
+        stage="cache",
+        settings={
+            "cache": settings(PROJECT.run.cache),
+            "vae": component(PROJECT.run.cache.vae),
+            "text_encoder": component(PROJECT.run.cache.text_encoder),
+        },
+    script:
+        "../workflow/scripts/manifest.py"

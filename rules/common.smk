@@ -1,0 +1,87 @@
+# Helper functions only: what the run is, where its files lie, which parts it has.
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from darkroom.config import ConfigError, load_project
+from darkroom.source import count_rows
+from darkroom.store import num_parts, part_name
+
+
+def load_run():
+    """The run that the configuration names, or an error that names the wrong key."""
+    unknown = sorted(set(config) - {"run"})
+    if unknown:
+        raise WorkflowError(f"--config {unknown[0]}: unknown key; only run=NAME can be given")
+    try:
+        return load_project(str(config["run"]))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+PROJECT = load_run()
+DATASET = f"results/datasets/{PROJECT.run.dataset}"
+RUN = f"results/runs/{PROJECT.name}"
+CACHE = f"results/runs/{PROJECT.cache_owner}"
+LOGS = f"logs/runs/{PROJECT.name}"
+DATASET_LOGS = f"logs/datasets/{PROJECT.run.dataset}"
+CACHE_LOGS = f"logs/runs/{PROJECT.cache_owner}"
+
+
+def list_parts():
+    """The names of the dataset's parts: fixed by its configuration, never by the machine."""
+    try:
+        num_rows = count_rows(PROJECT.dataset.source)
+    except (OSError, ValueError) as error:
+        raise WorkflowError(str(error)) from None
+    return [part_name(i) for i in range(num_parts(num_rows, PROJECT.dataset.rows_per_part))]
+
+
+PARTS = list_parts()
+
+
+def settings(section):
+    """A configuration section as plain values, for `params`."""
+    return section.model_dump(mode="json")
+
+
+def component(name):
+    """A component's settings, for `params`."""
+    return settings(PROJECT.component(name))
+
+
+def component_files(name):
+    """The files of a component that lies on this machine: changing one reruns what was made with it."""
+    folder = Path(PROJECT.component(name).path)
+    return sorted(str(p) for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+
+
+def launch(wildcards, resources):
+    """The prefix that starts one process a rank: empty on one process, srun's geometry from a profile."""
+    if not resources.get("mpi"):
+        return ""
+    return (
+        f"{resources.mpi} --nodes={resources.nodes} --ntasks-per-node={resources.tasks_per_node}"
+        f" --cpus-per-task={resources.cpus_per_task} --kill-on-bad-exit=1"
+    )
+
+
+def hold_driver_lock():
+    """One driver a folder. The kernel drops the lock with the process, so a killed driver leaves none."""
+    Path(".snakemake").mkdir(exist_ok=True)
+    held = open(".snakemake/driver.lock", "w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError("another snakemake is at work in this folder; wait for it or stop it") from None
+    globals()["DRIVER_LOCK"] = held
+
+
+def record_in_dvc():
+    """Leave dvc.lock true, unless DVC is the caller and does so itself."""
+    if "DVC_STAGE" not in os.environ:
+        subprocess.run([sys.executable, "workflow/scripts/dvc_commit.py"], check=True)

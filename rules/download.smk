@@ -1,0 +1,52 @@
+# The list of URLs, cut into parts; every URL of a part fetched, checked and stored.
+
+
+rule urls:
+    localrule: True
+    output:
+        urls=f"{DATASET}/urls.parquet",
+    log:
+        f"{DATASET_LOGS}/download/urls.log",
+    params:
+        source=settings(PROJECT.dataset.source),
+    script:
+        "../workflow/scripts/urls.py"
+
+
+rule download_part:
+    input:
+        urls=f"{DATASET}/urls.parquet",
+    output:
+        tar=f"{DATASET}/download/{{part}}.tar",
+        table=f"{DATASET}/download/{{part}}.parquet",
+        manifest=f"{DATASET}/download/{{part}}.json",
+    log:
+        f"{DATASET_LOGS}/download/{{part}}.log",
+    benchmark:
+        f"{DATASET_LOGS}/download/{{part}}.tsv"
+    params:
+        source=settings(PROJECT.dataset.source),
+        rows_per_part=PROJECT.dataset.rows_per_part,
+        settings=settings(PROJECT.dataset.download),
+    script:
+        "../workflow/scripts/download_part.py"
+
+
+rule download:
+    localrule: True
+    input:
+        urls=f"{DATASET}/urls.parquet",
+        parts=expand(f"{DATASET}/download/{{part}}.json", part=PARTS),
+    output:
+        manifest=f"{DATASET}/download/manifest.json",
+    log:
+        f"{DATASET_LOGS}/download/manifest.log",
+    params:
+        stage="download",
+        settings={
+            "source": settings(PROJECT.dataset.source),
+            "rows_per_part": PROJECT.dataset.rows_per_part,
+            "download": settings(PROJECT.dataset.download),
+        },
+    script:
+        "../workflow/scripts/manifest.py"

@@ -1,0 +1,92 @@
+"""What every job does first: a log that the terminal sees too, and a fixed number of threads."""
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class _Tee:
+    """A text stream that writes to the terminal and to the job's log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self._terminal, self._log = terminal, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        self._log.flush()
+        return self._terminal.write(text)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal, name)
+
+
+@contextlib.contextmanager
+def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
+    """Run a job's body with its output in `log_path` and on the terminal.
+
+    The traceback of an error goes to the log; torch and the maths libraries use `num_threads`,
+    whatever the machine has, so that sums are taken in the same order everywhere.
+    """
+    Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+    limit_threads(num_threads)
+    out, err = sys.stdout, sys.stderr
+    with open(log_path, "w", encoding="utf-8") as log:
+        sys.stdout, sys.stderr = _Tee(out, log), _Tee(err, log)  # type: ignore[assignment]
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+        _quieten()
+        try:
+            yield
+        except BaseException:
+            traceback.print_exc(file=log)
+            raise
+        finally:
+            sys.stdout, sys.stderr = out, err
+            logging.basicConfig(level=logging.INFO, stream=err, force=True)
+
+
+def limit_threads(num_threads: int) -> None:
+    """Fix the number of CPU threads of the maths libraries; 0 leaves it to them."""
+    if num_threads < 1:
+        return
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ[name] = str(num_threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(num_threads)
+
+
+def _quieten() -> None:
+    """Libraries report what matters through us; their own chatter would bury it."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("httpx", "PIL", "matplotlib", "fsspec"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def summary_line(stage: str, counts: Mapping[str, Any]) -> str:
+    """One line of what went in and came out of a stage, e.g. `filter      5,400 in, 5,012 kept`."""
+    return f"{stage:<10} {', '.join(_phrases(counts))}"
+
+
+def _phrases(counts: Mapping[str, Any]) -> list[str]:
+    phrases = []
+    for name, value in counts.items():
+        words = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            inner = ", ".join(f"{n:,} {k}" for k, n in value.items() if isinstance(n, int) and n)
+            if inner:
+                phrases.append(f"{words}: {inner}")
+        elif isinstance(value, int):
+            phrases.append(f"{value:,} {words}")
+        else:
+            phrases.append(f"{value:.4g} {words}")
+    return phrases

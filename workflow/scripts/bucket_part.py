@@ -1,0 +1,17 @@
+"""Assign the kept pictures of one part to buckets."""
+
+from snakemake.script import snakemake
+
+from darkroom.bucket import bucket_part
+from darkroom.config.run import Bucket
+from darkroom.jobs import job
+from darkroom.store import write_part_manifest
+
+with job(snakemake.log[0], snakemake.threads):
+    counts = bucket_part(
+        snakemake.input.table,
+        snakemake.input.selection,
+        Bucket(**snakemake.params.settings),
+        snakemake.output.buckets,
+    )
+    write_part_manifest(snakemake.output.manifest, [snakemake.output.buckets], counts)

@@ -1,0 +1,9 @@
+"""Byte-identical pictures over the whole dataset."""
+
+from snakemake.script import snakemake
+
+from darkroom.filter import find_duplicates
+from darkroom.jobs import job
+
+with job(snakemake.log[0], snakemake.threads):
+    find_duplicates(snakemake.input.scores, snakemake.output.duplicates)

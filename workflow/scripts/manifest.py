@@ -1,0 +1,20 @@
+"""A stage's manifest from its part manifests, its settings and the upstream manifests."""
+
+from snakemake.script import snakemake
+
+from darkroom.jobs import job, summary_line
+from darkroom.store import write_manifest
+
+# Inputs that are this stage's own; every other input is an upstream manifest.
+OWN = ("parts", "files", "urls")
+
+with job(snakemake.log[0]):
+    body = write_manifest(
+        snakemake.output.manifest,
+        stage=snakemake.params.stage,
+        params=snakemake.params.settings,
+        upstream={name: path for name, path in snakemake.input.items() if name not in OWN},
+        part_manifests=snakemake.input.parts,
+        files=[path for name in ("urls", "files") for path in snakemake.input.get(name, [])],
+    )
+    print(summary_line(body["stage"], body["counts"]))
