@@ -31,6 +31,6 @@ rule bucket:
         f"{CACHE_LOGS}/bucket/manifest.log",
     params:
         stage="bucket",
-        settings={"bucket": settings(PROJECT.run.bucket)},
+        settings=stage_settings(PROJECT, "bucket"),
     script:
         "../workflow/scripts/bucket.py"

@@ -52,10 +52,6 @@ rule cache:
         f"{CACHE_LOGS}/cache/manifest.log",
     params:
         stage="cache",
-        settings={
-            "cache": settings(PROJECT.run.cache),
-            "vae": component(PROJECT.run.cache.vae),
-            "text_encoder": component(PROJECT.run.cache.text_encoder),
-        },
+        settings=stage_settings(PROJECT, "cache"),
     script:
         "../workflow/scripts/manifest.py"

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from darkroom.config import ConfigError, load_project
 from darkroom.source import count_rows
+from darkroom.stages import stage_settings
 from darkroom.store import num_parts, part_name
 
 
@@ -84,4 +85,4 @@ def hold_driver_lock():
 def record_in_dvc():
     """Leave dvc.lock true, unless DVC is the caller and does so itself."""
     if "DVC_STAGE" not in os.environ:
-        subprocess.run([sys.executable, "workflow/scripts/dvc_commit.py"], check=True)
+        subprocess.run([sys.executable, "workflow/scripts/dvc_commit.py", PROJECT.name], check=True)

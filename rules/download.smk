@@ -43,10 +43,6 @@ rule download:
         f"{DATASET_LOGS}/download/manifest.log",
     params:
         stage="download",
-        settings={
-            "source": settings(PROJECT.dataset.source),
-            "rows_per_part": PROJECT.dataset.rows_per_part,
-            "download": settings(PROJECT.dataset.download),
-        },
+        settings=stage_settings(PROJECT, "download"),
     script:
         "../workflow/scripts/manifest.py"

@@ -58,6 +58,6 @@ rule filter:
         f"{DATASET_LOGS}/filter/manifest.log",
     params:
         stage="filter",
-        settings={"filter": settings(PROJECT.dataset.filter)},
+        settings=stage_settings(PROJECT, "filter"),
     script:
         "../workflow/scripts/filter.py"

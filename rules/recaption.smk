@@ -32,9 +32,6 @@ rule recaption:
         f"{DATASET_LOGS}/recaption/manifest.log",
     params:
         stage="recaption",
-        settings={
-            "recaption": settings(PROJECT.dataset.recaption),
-            "captioner": component(PROJECT.dataset.recaption.captioner),
-        },
+        settings=stage_settings(PROJECT, "recaption"),
     script:
         "../workflow/scripts/manifest.py"

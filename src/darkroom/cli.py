@@ -1,0 +1,79 @@
+"""`darkroom ...`: what a person calls by hand. The pipeline itself is `snakemake`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+demo = typer.Typer(no_args_is_help=True, help="The demo world.")
+app.add_typer(demo, name="demo")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration (config/schema.json)."""
+    from darkroom.config import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
+def verify(run: Annotated[str, typer.Argument(help="name of a run in config/runs")]) -> None:
+    """Check a run's chain of manifests: settings, upstream digests, and every file that is here."""
+    from darkroom.config import ConfigError, load_project
+    from darkroom.stages import STAGES, manifest_path, problems
+    from darkroom.store import read_manifest, verify_manifest
+
+    try:
+        project = load_project(run)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    wrong = []
+    for stage in STAGES:
+        path = manifest_path(project, stage)
+        found = problems(project, stage)
+        absent = 0
+        if path.exists():
+            files = verify_manifest(path)
+            absent = sum(line.endswith(": missing") for line in files)
+            found += [line for line in files if not line.endswith(": missing")]
+            number = len(read_manifest(path)["files"])
+            typer.echo(f"{stage:<10} {'wrong' if found else 'ok'}: {number - absent} of {number} files checked")
+        wrong += found
+    for line in wrong:
+        typer.echo(line, err=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
+@demo.command()
+def serve(
+    run: Annotated[str, typer.Option(help="a run whose dataset is a demo world")] = "demo",
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 8907,
+) -> None:
+    """Serve the demo world on 127.0.0.1, to look at it in a browser; Ctrl-C ends it."""
+    from darkroom.config import load_project
+    from darkroom.config.dataset import DemoSource
+    from darkroom.demo.server import serve as serve_world
+    from darkroom.demo.world import DemoWorld
+
+    source = load_project(run).dataset.source
+    if not isinstance(source, DemoSource):
+        raise typer.BadParameter(f"run {run!r} has a dataset with a {source.kind} source, not a demo world")
+    serve_world(DemoWorld(source), port=port)
+
+
+@demo.command("train-components")
+def train_components(
+    out: Annotated[Path, typer.Option(help="folder for vae/, clip/ and captioner/")],
+    only: Annotated[str, typer.Option(help="one of vae, clip, captioner; all by default")] = "",
+    num_threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+) -> None:
+    """Train the demo's small VAE, CLIP and captioner from scratch, as those in the repository were."""
+    from darkroom.demo.pretrain import train_all
+
+    train_all(out, only=only, num_threads=num_threads)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,110 @@
+"""Configuration: a mistake is found early and explained; runs extend runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from darkroom.config import ConfigError, load_project, schema_text
+from darkroom.config.load import merge
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project_folder(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    return tmp_path
+
+
+def edit(folder: Path, name: str, old: str, new: str) -> None:
+    path = folder / "config" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def write_run(folder: Path, name: str, **values: object) -> None:
+    (folder / "config/runs" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("runs/demo.yaml", "num_steps:", "num_step:", "config/runs/demo.yaml: train.num_step: unknown key; did you mean 'num_steps'?"),
+        ("runs/demo.yaml", "dataset: demo", "dataset: dem", "no dataset 'dem' in"),
+        ("runs/demo.yaml", "vae: demo-vae", "vae: demo-vea", "cache.vae: no vae 'demo-vea' in config/components.yaml; did you mean 'demo-vae'?"),
+        ("runs/demo.yaml", "vae: demo-vae", "vae: demo-clip", "'demo-clip' is a clip, not a vae"),
+        ("runs/demo.yaml", "text_encoder: demo-text", "text_encoder: t5", "no text_encoder 't5'"),
+        ("runs/demo.yaml", "step_px: 16", "step_px: 24", "72 would be"),
+        ("runs/demo.yaml", "seed: 0", "seed: 0\nseed: 1", "stands twice"),
+        ("datasets/demo.yaml", "num_scenes", "num_scene", "source.num_scene: unknown key; did you mean 'num_scenes'?"),
+        ("datasets/demo.yaml", "max_pwatermark: 0.5", "max_pwatermark: 50", "filter.max_pwatermark: input should be less than or equal to 1; it is 50"),
+        ("datasets/demo.yaml", "timeout_s: 2\n", "timeout_s: 2s\n", "download.timeout_s"),
+        ("datasets/demo.yaml", "kind: demo", "kind: dmo", "'dmo'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_file_key_value_and_what_would_be_right(
+    project_folder: Path, file: str, old: str, new: str, said: str
+) -> None:
+    edit(project_folder, file, old, new)
+    with pytest.raises(ConfigError) as error:
+        load_project("demo", project_folder)
+    assert said in str(error.value).replace(f"{project_folder}/", "")
+
+
+def test_an_unknown_run_is_answered_with_the_nearest_one(project_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        load_project("dmo", project_folder)
+
+
+def test_a_run_takes_what_it_does_not_set_from_the_run_it_extends(project_folder: Path) -> None:
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    longer, demo = load_project("longer", project_folder), load_project("demo", project_folder)
+    assert longer.run.train.num_steps == 7
+    assert longer.run.train.learning_rate == demo.run.train.learning_rate
+    assert longer.run.model == demo.run.model
+
+
+def test_a_cache_is_shared_along_extends_as_long_as_dataset_buckets_and_encoders_agree(
+    project_folder: Path,
+) -> None:
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    write_run(project_folder, "larger", extends="longer", bucket={"resolution_px": 80})
+    write_run(project_folder, "larger-longer", extends="larger", train={"num_steps": 9})
+    owners = {n: load_project(n, project_folder).cache_owner for n in ("longer", "larger", "larger-longer")}
+    assert owners == {"longer": "demo", "larger": "larger", "larger-longer": "larger"}
+
+
+def test_a_mistake_in_the_extended_run_is_blamed_on_its_own_file(project_folder: Path) -> None:
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    edit(project_folder, "runs/demo.yaml", "ema_decay: ", "ema_decay: 1")
+    with pytest.raises(ConfigError, match=r"runs/demo\.yaml: train\.ema_decay"):
+        load_project("longer", project_folder)
+
+
+def test_runs_that_extend_each_other_are_refused(project_folder: Path) -> None:
+    write_run(project_folder, "a", extends="b")
+    write_run(project_folder, "b", extends="a")
+    with pytest.raises(ConfigError, match="again"):
+        load_project("a", project_folder)
+
+
+def test_merge_goes_key_by_key_and_replaces_lists_whole() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    assert merge(base, {"a": {"c": [9]}}) == {"a": {"b": 1, "c": [9]}, "d": 3}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+
+
+def test_the_committed_schema_is_in_step_with_the_models() -> None:
+    assert (ROOT / "config/schema.json").read_text() == schema_text(), "run: make schema"
+
+
+def test_every_option_of_the_schema_says_what_it_is_or_has_a_telling_name() -> None:
+    import json
+
+    schema = json.loads(schema_text())
+    download = schema["properties"]["dataset"]["$defs"]["Download"]["properties"]
+    assert all("description" in option for option in download.values())
+    assert schema["properties"]["run"]["additionalProperties"] is False
