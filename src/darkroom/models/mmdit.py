@@ -1,0 +1,270 @@
+"""MMDiT: a diffusion transformer with one stream for image tokens and one for text tokens.
+
+The architecture is that of Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): each block lets the two
+streams attend to each other and modulates them by the timestep and the pooled text (adaLN-Zero, Peebles & Xie
+2022, arXiv 2212.09748). Different from SD3: axial 2-D RoPE on image tokens instead of a position table, so no
+size is fixed, and padded text is masked out.
+
+This file imports torch and diffusers alone: it is copied into exported model folders as it is.
+
+Shapes: B batch, C latent channels, H x W latent size, N = (H / p)(W / p) image tokens with patch size p, L text
+tokens, D width = num_heads x head_dim.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+TIMESTEP_CHANNELS = 256
+NORM_EPS = 1e-6
+MAX_EXPLICIT_TOKENS = 512  # up to so many, training on CPU keeps the attention matrix
+
+
+def timestep_sinusoid(timestep: Tensor, num_channels: int = TIMESTEP_CHANNELS) -> Tensor:
+    """(B,) timesteps in [0, 1] -> (B, num_channels) cosines and sines of 1000 t, periods 2 pi to 2 pi 10^4."""
+    half = num_channels // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+    angle = 1000 * timestep.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def axial_rope(rows: int, columns: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines (N, head_dim) of axial rotary embeddings (Su et al. 2021, arXiv 2104.09864).
+
+    Channel pairs (i, i + head_dim / 2) rotate: the first half of the pairs by the row, the second by the column.
+    The sines of the pairs' first channels are negated, as `rotate` needs.
+    """
+    quarter = head_dim // 4
+    frequency = theta ** (-torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
+    row = torch.arange(rows, dtype=torch.float32, device=device)[:, None, None] * frequency
+    column = torch.arange(columns, dtype=torch.float32, device=device)[None, :, None] * frequency
+    angle = torch.cat([row.expand(-1, columns, -1), column.expand(rows, -1, -1)], dim=-1).flatten(0, 1)
+    return angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], dim=-1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate channel pairs (i, i + head_dim / 2) of x (..., N, head_dim) by the angles of `axial_rope`."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; the mean is taken in float32."""
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # F.rms_norm on CPU is half as fast: it is no single kernel there.
+        scale = torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + NORM_EPS)
+        return x * scale.to(x.dtype) * self.weight.to(x.dtype)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention over (B, heads, tokens, head_dim); mask (B, 1, 1, tokens), True where attended."""
+    if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[-2] > MAX_EXPLICIT_TOKENS:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    # torch's fused attention is slow backwards on CPU: 5 times this at 88 tokens in bfloat16.
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf"))
+    return logits.softmax(dim=-1) @ value
+
+
+class Stream(nn.Module):
+    """One stream's own weights in a block: modulation, attention projections and MLP.
+
+    A text stream with `is_last` gives keys and values only: nothing after it reads its tokens.
+    """
+
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float, is_last: bool = False):
+        super().__init__()
+        self.head_dim = head_dim
+        self.is_last = is_last
+        self.modulation = nn.Linear(width, (2 if is_last else 6) * width)
+        self.qkv = nn.Linear(width, (2 if is_last else 3) * width)
+        self.query_norm = None if is_last else RMSNorm(head_dim)
+        self.key_norm = RMSNorm(head_dim)
+        if not is_last:
+            hidden = int(width * mlp_ratio)
+            self.attention_out = nn.Linear(width, width)
+            self.mlp_in = nn.Linear(width, hidden)
+            self.mlp_out = nn.Linear(hidden, width)
+
+    def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """adaLN: LayerNorm without weights, then scale and shift (B, 1, D) from the conditioning."""
+        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), scale + 1)
+
+    def heads(self, x: Tensor, shift: Tensor, scale: Tensor) -> list[Tensor]:
+        """Tokens (B, N, D) -> normalised [query,] key and value, each (B, heads, N, head_dim)."""
+        projected = self.qkv(self.modulate(x, shift, scale))
+        *query, key, value = projected.unflatten(-1, (-1, x.shape[-1] // self.head_dim, self.head_dim)).unbind(2)
+        query = [self.query_norm(q) for q in query]
+        return [h.transpose(1, 2) for h in (*query, self.key_norm(key), value)]
+
+    def update(self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
+        """Gated residuals of the attention's output and of the MLP."""
+        gate_attention, shift, scale, gate_mlp = modulation
+        x = torch.addcmul(x, gate_attention, self.attention_out(attended))
+        hidden = F.gelu(self.mlp_in(self.modulate(x, shift, scale)), approximate="tanh")
+        return torch.addcmul(x, gate_mlp, self.mlp_out(hidden))
+
+
+class JointBlock(nn.Module):
+    """Both streams attend to the tokens of both; each has weights of its own."""
+
+    def __init__(self, width: int, head_dim: int, mlp_ratio: float, is_last: bool):
+        super().__init__()
+        self.image = Stream(width, head_dim, mlp_ratio)
+        self.text = Stream(width, head_dim, mlp_ratio, is_last)
+
+    def forward(
+        self, image: Tensor, text: Tensor, condition: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D), condition (B, 1, D), mask (B, 1, 1, L + N) -> both streams' tokens."""
+        image_shift, image_scale, *image_rest = self.image.modulation(condition).chunk(6, dim=-1)
+        text_shift, text_scale, *text_rest = self.text.modulation(condition).chunk(
+            2 if self.text.is_last else 6, dim=-1
+        )
+        query, key, value = self.image.heads(image, image_shift, image_scale)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        *text_query, text_key, text_value = self.text.heads(text, text_shift, text_scale)
+        attended = attention(
+            torch.cat([*text_query, query], dim=2),
+            torch.cat([text_key, key], dim=2),
+            torch.cat([text_value, value], dim=2),
+            mask,
+        )
+        attended = attended.transpose(1, 2).flatten(2)
+        if self.text.is_last:
+            return self.image.update(image, attended, tuple(image_rest)), text
+        text_attended, image_attended = attended.split([text.shape[1], image.shape[1]], dim=1)
+        return (
+            self.image.update(image, image_attended, tuple(image_rest)),
+            self.text.update(text, text_attended, tuple(text_rest)),
+        )
+
+
+class MMDiT(ModelMixin, ConfigMixin):
+    """Velocity of a noisy latent, given a timestep and a caption.
+
+    Args:
+        in_channels: latent channels C.
+        num_blocks, num_heads, head_dim: depth, and width D = num_heads x head_dim (head_dim a multiple of 4).
+        patch_size: latent pixels a token, per side.
+        mlp_ratio: hidden width of the MLP / width.
+        text_dim, pooled_dim: channels of the text tokens and of the pooled text embedding.
+        rope_theta: longest period of the rotary embedding / (2 pi tokens).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["JointBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int,
+        num_blocks: int,
+        num_heads: int,
+        head_dim: int,
+        patch_size: int,
+        mlp_ratio: float,
+        text_dim: int,
+        pooled_dim: int,
+        rope_theta: float = 10_000.0,
+    ):
+        super().__init__()
+        if head_dim % 4:
+            raise ValueError(f"head_dim {head_dim} is no multiple of 4, as 2-D RoPE needs")
+        width = num_heads * head_dim
+        patch_channels = in_channels * patch_size**2
+        self.image_in = nn.Linear(patch_channels, width)
+        self.text_norm = RMSNorm(text_dim)
+        self.text_in = nn.Linear(text_dim, width)
+        self.timestep_in = nn.Sequential(nn.Linear(TIMESTEP_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.pooled_in = nn.Sequential(nn.Linear(pooled_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            JointBlock(width, head_dim, mlp_ratio, is_last=i == num_blocks - 1) for i in range(num_blocks)
+        )
+        self.modulation_out = nn.Linear(width, 2 * width)
+        self.image_out = nn.Linear(width, patch_channels)
+        self.gradient_checkpointing = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """DiT's initial values: Xavier weights, zero biases; gates and the output zero, so the velocity is 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for sequence in (self.timestep_in, self.pooled_in):
+            nn.init.normal_(sequence[0].weight, std=0.02)
+            nn.init.normal_(sequence[2].weight, std=0.02)
+        zero = [self.modulation_out, self.image_out]
+        for block in self.blocks:
+            zero += [block.image.modulation, block.text.modulation]
+        for linear in zero:
+            nn.init.zeros_(linear.weight)
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor | None, pooled: Tensor
+    ) -> Tensor:
+        """The velocity d z_t / d t = noise - latents of z_t = (1 - t) latents + t noise.
+
+        Args:
+            latents: (B, C, H, W); H and W any multiples of patch_size.
+            timestep: (B,) in [0, 1]; 1 is pure noise.
+            text: (B, L, text_dim) hidden states of the caption's tokens.
+            text_mask: (B, L) bool, False on padding; None where nothing is padded.
+            pooled: (B, pooled_dim).
+        Returns:
+            (B, C, H, W), of the latents' type.
+        Raises:
+            ValueError: when a side is no multiple of the patch size.
+        """
+        patch = self.config.patch_size
+        height, width = latents.shape[-2:]
+        if height % patch or width % patch:
+            raise ValueError(f"latents of {height} x {width}: sides must be multiples of the patch size {patch}")
+        rows, columns = height // patch, width // patch
+        dtype = self.image_in.weight.dtype
+        image = self.image_in(self.patchify(latents.to(dtype)))
+        text = self.text_in(self.text_norm(text.to(dtype)))
+        condition = self.timestep_in(timestep_sinusoid(timestep).to(dtype)) + self.pooled_in(pooled.to(dtype))
+        condition = F.silu(condition)[:, None]
+        cos, sin = axial_rope(rows, columns, self.config.head_dim, self.config.rope_theta, latents.device)
+        cos, sin = cos.to(image.dtype), sin.to(image.dtype)
+        mask = self.attention_mask(text_mask, image.shape[1])
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                image, text = self._gradient_checkpointing_func(block, image, text, condition, cos, sin, mask)
+            else:
+                image, text = block(image, text, condition, cos, sin, mask)
+        shift, scale = self.modulation_out(condition).chunk(2, dim=-1)
+        image = torch.addcmul(shift, F.layer_norm(image, image.shape[-1:], eps=NORM_EPS), scale + 1)
+        return self.unpatchify(self.image_out(image), rows, columns).to(latents.dtype)
+
+    def patchify(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, C p p), tokens row by row."""
+        batch, channels, height, width = latents.shape
+        patch = self.config.patch_size
+        x = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
+        return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)
+
+    def unpatchify(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
+        """(B, N, C p p) -> (B, C, H, W), the inverse of `patchify`."""
+        patch, channels = self.config.patch_size, self.config.in_channels
+        x = tokens.reshape(-1, rows, columns, channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        return x.reshape(-1, channels, rows * patch, columns * patch)
+
+    @staticmethod
+    def attention_mask(text_mask: Tensor | None, num_image_tokens: int) -> Tensor | None:
+        """(B, L) -> (B, 1, 1, L + N), True where attended; None (faster) where no text is padded."""
+        # Asking a GPU whether all are true would stall it: there, callers pass None themselves.
+        if text_mask is None or (text_mask.device.type == "cpu" and bool(text_mask.all())):
+            return None
+        return F.pad(text_mask, (0, num_image_tokens), value=True)[:, None, None]
