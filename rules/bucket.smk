@@ -19,7 +19,6 @@ rule bucket_part:
 
 
 rule bucket:
-    localrule: True
     input:
         filter=f"{DATASET}/filter/manifest.json",
         buckets=expand(f"{CACHE}/bucket/{{part}}.parquet", part=PARTS),
@@ -29,6 +28,7 @@ rule bucket:
         manifest=f"{CACHE}/bucket/manifest.json",
     log:
         f"{CACHE_LOGS}/bucket/manifest.log",
+    localrule: True
     params:
         stage="bucket",
         settings=stage_settings(PROJECT, "bucket"),

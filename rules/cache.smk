@@ -40,7 +40,6 @@ rule cache_null:
 
 
 rule cache:
-    localrule: True
     input:
         recaption=f"{DATASET}/recaption/manifest.json",
         bucket=f"{CACHE}/bucket/manifest.json",
@@ -50,6 +49,7 @@ rule cache:
         manifest=f"{CACHE}/cache/manifest.json",
     log:
         f"{CACHE_LOGS}/cache/manifest.log",
+    localrule: True
     params:
         stage="cache",
         settings=stage_settings(PROJECT, "cache"),

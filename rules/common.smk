@@ -1,5 +1,6 @@
 # Helper functions only: what the run is, where its files lie, which parts it has.
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ def load_run():
     """The run that the configuration names, or an error that names the wrong key."""
     unknown = sorted(set(config) - {"run"})
     if unknown:
-        raise WorkflowError(f"--config {unknown[0]}: unknown key; only run=NAME can be given")
+        raise WorkflowError(
+            f"--config {unknown[0]}: unknown key; only run=NAME can be given"
+        )
     try:
         return load_project(str(config["run"]))
     except ConfigError as error:
@@ -39,7 +42,9 @@ def list_parts():
         num_rows = count_rows(PROJECT.dataset.source)
     except (OSError, ValueError) as error:
         raise WorkflowError(str(error)) from None
-    return [part_name(i) for i in range(num_parts(num_rows, PROJECT.dataset.rows_per_part))]
+    return [
+        part_name(i) for i in range(num_parts(num_rows, PROJECT.dataset.rows_per_part))
+    ]
 
 
 PARTS = list_parts()
@@ -58,7 +63,11 @@ def component(name):
 def component_files(name):
     """The files of a component that lies on this machine: changing one reruns what was made with it."""
     folder = Path(PROJECT.component(name).path)
-    return sorted(str(p) for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
+    return (
+        sorted(str(p) for p in folder.rglob("*") if p.is_file())
+        if folder.is_dir()
+        else []
+    )
 
 
 def launch(wildcards, resources):
@@ -78,11 +87,15 @@ def hold_driver_lock():
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError("another snakemake is at work in this folder; wait for it or stop it") from None
+        raise WorkflowError(
+            "another snakemake is at work in this folder; wait for it or stop it"
+        ) from None
     globals()["DRIVER_LOCK"] = held
 
 
 def record_in_dvc():
     """Leave dvc.lock true, unless DVC is the caller and does so itself."""
     if "DVC_STAGE" not in os.environ:
-        subprocess.run([sys.executable, "workflow/scripts/dvc_commit.py", PROJECT.name], check=True)
+        subprocess.run(
+            [sys.executable, "workflow/scripts/dvc_commit.py", PROJECT.name], check=True
+        )

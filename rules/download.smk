@@ -2,11 +2,11 @@
 
 
 rule urls:
-    localrule: True
     output:
         urls=f"{DATASET}/urls.parquet",
     log:
         f"{DATASET_LOGS}/download/urls.log",
+    localrule: True
     params:
         source=settings(PROJECT.dataset.source),
     script:
@@ -33,7 +33,6 @@ rule download_part:
 
 
 rule download:
-    localrule: True
     input:
         urls=f"{DATASET}/urls.parquet",
         parts=expand(f"{DATASET}/download/{{part}}.json", part=PARTS),
@@ -41,6 +40,7 @@ rule download:
         manifest=f"{DATASET}/download/manifest.json",
     log:
         f"{DATASET_LOGS}/download/manifest.log",
+    localrule: True
     params:
         stage="download",
         settings=stage_settings(PROJECT, "download"),

@@ -15,13 +15,13 @@ rule filter_score_part:
 
 
 rule filter_duplicates:
-    localrule: True
     input:
         scores=expand(f"{DATASET}/filter/{{part}}.scores.parquet", part=PARTS),
     output:
         duplicates=f"{DATASET}/filter/duplicates.parquet",
     log:
         f"{DATASET_LOGS}/filter/duplicates.log",
+    localrule: True
     script:
         "../workflow/scripts/filter_duplicates.py"
 
@@ -44,7 +44,6 @@ rule filter_part:
 
 
 rule filter:
-    localrule: True
     input:
         download=f"{DATASET}/download/manifest.json",
         scores=expand(f"{DATASET}/filter/{{part}}.scores.parquet", part=PARTS),
@@ -56,6 +55,7 @@ rule filter:
         manifest=f"{DATASET}/filter/manifest.json",
     log:
         f"{DATASET_LOGS}/filter/manifest.log",
+    localrule: True
     params:
         stage="filter",
         settings=stage_settings(PROJECT, "filter"),

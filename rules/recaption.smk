@@ -22,7 +22,6 @@ rule recaption_part:
 
 
 rule recaption:
-    localrule: True
     input:
         filter=f"{DATASET}/filter/manifest.json",
         parts=expand(f"{DATASET}/recaption/{{part}}.json", part=PARTS),
@@ -30,6 +29,7 @@ rule recaption:
         manifest=f"{DATASET}/recaption/manifest.json",
     log:
         f"{DATASET_LOGS}/recaption/manifest.log",
+    localrule: True
     params:
         stage="recaption",
         settings=stage_settings(PROJECT, "recaption"),

@@ -1,0 +1,27 @@
+# One self-contained page.
+
+
+rule report:
+    input:
+        evaluate=f"{RUN}/evaluate/manifest.json",
+        metrics=f"{RUN}/evaluate/metrics.json",
+        prompts=f"{RUN}/evaluate/prompts.parquet",
+        pictures=f"{RUN}/evaluate/pictures",
+        history=f"{RUN}/train/history.parquet",
+        buckets=f"{CACHE}/bucket/buckets.json",
+        funnel=f"{DATASET}/filter/funnel.json",
+        tables=expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS),
+        tars=expand(f"{DATASET}/download/{{part}}.tar", part=PARTS),
+        captions=expand(f"{DATASET}/recaption/{{part}}.parquet", part=PARTS),
+    output:
+        page=f"{RUN}/report/report.html",
+        manifest=f"{RUN}/report/manifest.json",
+    log:
+        f"{LOGS}/report/report.log",
+    params:
+        settings=stage_settings(PROJECT, "report"),
+        run=PROJECT.name,
+        benchmarks=[DATASET_LOGS, CACHE_LOGS, LOGS],
+        run_dir=f"checkpoints/{PROJECT.name}",
+    script:
+        "../workflow/scripts/report.py"

@@ -1,0 +1,30 @@
+# One training job: checkpoints lie in a run directory that is no output, because Snakemake deletes outputs
+# before every attempt. The same rule runs on one process, one node or several, by the profile alone.
+
+
+rule train:
+    input:
+        cache=f"{CACHE}/cache/manifest.json",
+        null=f"{CACHE}/cache/null.safetensors",
+        tensors=expand(f"{CACHE}/cache/{{part}}.safetensors", part=PARTS),
+        tables=expand(f"{CACHE}/cache/{{part}}.parquet", part=PARTS),
+    output:
+        model=directory(f"{RUN}/train/model"),
+        untrained=directory(f"{RUN}/train/untrained"),
+        history=f"{RUN}/train/history.parquet",
+        loss=f"{RUN}/train/loss.csv",
+        manifest=f"{RUN}/train/manifest.json",
+    log:
+        f"{LOGS}/train/train.log",
+    benchmark:
+        f"{LOGS}/train/train.tsv"
+    params:
+        launch=launch,
+        settings=json.dumps(stage_settings(PROJECT, "train")),
+        names=f"--vae {PROJECT.run.cache.vae} --text-encoder {PROJECT.run.cache.text_encoder}",
+        run_dir=f"checkpoints/{PROJECT.name}",
+    shell:
+        "{params.launch} python workflow/scripts/train.py --settings {params.settings:q} {params.names}"
+        " --cache {input.cache} --run-dir {params.run_dir} --model {output.model}"
+        " --untrained {output.untrained} --history {output.history} --loss {output.loss}"
+        " --manifest {output.manifest} --log {log}"

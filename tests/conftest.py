@@ -1,0 +1,104 @@
+"""What the tests of the whole chain share: a copy of the project with a small demo world in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from darkroom.config.load import merge
+
+ROOT = Path(__file__).parents[1]
+
+TINY_DATASET = {
+    "source": {"num_scenes": 150, "num_digits": 6, "num_photos": 6},
+    "rows_per_part": 130,
+    "download": {"timeout_s": 0.5, "total_timeout_s": 1.0},
+}
+TINY_RUN = {
+    "bucket": {"max_side_px": 96},
+    "model": {"num_blocks": 2, "num_heads": 1},
+    "train": {
+        "num_steps": 12,
+        "global_batch_size": 8,
+        "microbatch_size": 4,
+        "num_warmup_steps": 2,
+        "checkpoint_every_steps": 3,
+        "log_every_steps": 2,
+        "sample_every_steps": 6,
+    },
+    "evaluate": {
+        "max_prompts": 2,
+        "num_pictures_per_prompt": 2,
+        "num_reference_pictures": 40,
+        "num_bootstrap": 20,
+        "sampling": {"num_inference_steps": 3},
+    },
+}
+
+
+class TinyProject:
+    """A copy of the repository with the demo made small, and commands run in it as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, check=True, text=True,
+        ).stdout.split("\0")  # fmt: skip
+        for name in filter(None, names):
+            if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.edit("config/datasets/demo.yaml", TINY_DATASET)
+        self.edit("config/runs/demo.yaml", TINY_RUN)
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "tiny"]):
+            subprocess.run([*git, *command], cwd=folder, check=True, capture_output=True)
+
+    def edit(self, name: str, values: Mapping[str, Any]) -> None:
+        """Merge `values` into a YAML file."""
+        path = self.folder / name
+        merged = merge(yaml.safe_load(path.read_text()), values)
+        path.write_text(yaml.safe_dump(merged, sort_keys=False))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
+
+    def run(self, *command: str, check: bool = True, timeout_s: float = 600) -> str:
+        """Output (both streams) of a command in the project."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, timeout=timeout_s,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+        return done.stdout
+
+    def planned(self, *arguments: str) -> set[str]:
+        """The rules that `snakemake -n` would run."""
+        output = self.run("snakemake", "-n", *arguments)
+        return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all"}
+
+
+@pytest.fixture(scope="session")
+def make_tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyProject]:
+    return lambda name: TinyProject(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def finished_project(make_tiny_project: Callable[[str], TinyProject]) -> TinyProject:
+    """A tiny project after one `snakemake`; tests that change it work on a copy."""
+    project = make_tiny_project("finished")
+    project.first_output = project.run("snakemake", "--quiet", "all")  # type: ignore[attr-defined]
+    return project
