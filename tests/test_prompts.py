@@ -1,0 +1,91 @@
+"""The demo's evaluation prompts: GenEval's format, and nothing that training has shown."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from darkroom.demo.captions import claims, long_caption, short_caption
+from darkroom.demo.prompts import prompt_records
+from darkroom.demo.scenes import (
+    HELD_OUT_COLORED,
+    HELD_OUT_COUNTED,
+    HELD_OUT_PAIRS,
+    RELATIONS,
+    TASKS,
+    sample_scene,
+)
+
+
+@pytest.fixture(scope="module")
+def training_captions() -> set[str]:
+    rng = np.random.default_rng(11)
+    scenes = [sample_scene(rng) for _ in range(5000)]
+    return {caption(scene) for scene in scenes for caption in (long_caption, short_caption)}
+
+
+def test_no_prompt_is_a_training_caption(training_captions):
+    assert not {record["prompt"] for record in prompt_records()} & training_captions
+
+
+def test_training_captions_do_look_like_prompts(training_captions):
+    # Guards the test above: it would pass by chance if captions were worded in another way.
+    assert {"a photo of a circle left of a square", "a photo of two circles"} <= training_captions
+
+
+def test_sixty_to_seventy_different_prompts_in_the_order_of_the_tasks():
+    records = prompt_records()
+    assert 60 <= len(records) <= 70
+    assert len({record["prompt"] for record in records}) == len(records)
+    assert list(dict.fromkeys(record["tag"] for record in records)) == list(TASKS)
+    assert Counter(record["tag"] for record in records) == {
+        "single_object": 5,
+        "two_object": 4,
+        "counting": 4,
+        "colors": 6,
+        "position": 16,
+        "color_attr": 28,
+    }
+
+
+def test_records_ask_for_held_out_combinations_only():
+    for record in prompt_records():
+        shapes = tuple(sorted(item["class"] for item in record["include"]))
+        first = record["include"][0]
+        if record["tag"] in ("two_object", "position", "color_attr"):
+            assert shapes in HELD_OUT_PAIRS
+        if record["tag"] == "counting":
+            assert (first["count"], first["class"]) in HELD_OUT_COUNTED
+        if record["tag"] == "colors":
+            assert (first["color"], first["class"]) in HELD_OUT_COLORED
+
+
+def test_the_include_list_says_what_the_prompt_says():
+    for record in prompt_records():
+        wanted = Counter()
+        for item in record["include"]:
+            wanted[item["class"], item.get("color")] += item["count"]
+        assert claims(record["prompt"]) == wanted, record["prompt"]
+
+
+def test_position_lists_the_reference_first_and_points_at_it():
+    records = [record for record in prompt_records() if record["tag"] == "position"]
+    for record in records:
+        reference, subject = record["include"]
+        relation, index = subject["position"]
+        assert (index, "position" in reference) == (0, False)
+        assert record["prompt"] == f"a photo of a {subject['class']} {relation} a {reference['class']}"
+    assert {record["include"][1]["position"][0] for record in records} == set(RELATIONS)
+
+
+def test_only_counting_excludes_and_it_excludes_one_more():
+    for record in prompt_records():
+        assert ("exclude" in record) == (record["tag"] == "counting")
+        if "exclude" in record:
+            (include,), (exclude,) = record["include"], record["exclude"]
+            assert exclude == {"class": include["class"], "count": include["count"] + 1}
+
+
+def test_records_are_the_same_every_time():
+    assert json.dumps(prompt_records()) == json.dumps(prompt_records())
