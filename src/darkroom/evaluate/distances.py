@@ -5,6 +5,8 @@ features that are computed once by the caller. A distance means nothing without 
 before them and the number of pictures, so `distance_name` tells all of them.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -56,9 +58,11 @@ def kernel_distance(
     """
     real, generated = _checked(real, generated)
     size = min(subset_size, len(real), len(generated))
-    metric = KernelInceptionDistance(
-        feature=_Given(real.shape[1]), subsets=num_subsets, subset_size=size, normalize=True
-    ).set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps all features is known: the caller has them anyway
+        metric = KernelInceptionDistance(
+            feature=_Given(real.shape[1]), subsets=num_subsets, subset_size=size, normalize=True
+        ).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(generated), real=False)
     with torch.random.fork_rng(devices=[]):

@@ -1,14 +1,13 @@
 """Real pictures to compare with: the first kept ones by uid, resized and cropped as training saw them."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
+from darkroom.cache.pictures import decode_picture
 from darkroom.store import TarReader, read_table
 
 _PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
@@ -50,18 +49,6 @@ def choose(references: References, number: int) -> pl.DataFrame:
 def read_references(references: References, chosen: pl.DataFrame) -> Iterator[np.ndarray]:
     """The chosen pictures, uint8 (bucket_height, bucket_width, 3), part by part and by uid in each."""
     for (part,), rows in chosen.sort("part", "uid").group_by(["part"], maintain_order=True):
-        path = references.tars[int(str(part))]
-        with TarReader(path) as tar:
+        with TarReader(references.tars[int(str(part))]) as tar:
             for row in rows.iter_rows(named=True):
-                yield _crop(tar.read(row["offset"], row["size"]), row, f"{path}, {row['uid']}")
-
-
-def _crop(content: bytes, row: dict, where: str) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as picture:
-        if picture.size != (row["width"], row["height"]):
-            raise ValueError(f"{where}: is {picture.size}, its table says {(row['width'], row['height'])}")
-        size = (row["resized_width"], row["resized_height"])
-        left, top = row["crop_left"], row["crop_top"]
-        box = (left, top, left + row["bucket_width"], top + row["bucket_height"])
-        resized = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        return np.asarray(resized.crop(box))
+                yield decode_picture(tar.read(row["offset"], row["size"]), row)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from darkroom.config.components import Component
 from darkroom.config.run import Evaluate
 from darkroom.evaluate import clip_score, detector, distances, geneval, intervals
 from darkroom.evaluate.pictures import Drawer, draw_all, load_prompts, picture_path, read_pictures
@@ -43,7 +44,7 @@ def evaluate(
     models: Mapping[str, Path],
     settings: Evaluate,
     clip: Clip,
-    clip_identity: Mapping[str, str],
+    identity: Mapping[str, str],
     references: References,
     metrics: Path,
     prompts: Path,
@@ -53,10 +54,11 @@ def evaluate(
     """Draw, judge and compare; write metrics.json, prompts.parquet and the pictures.
 
     Args:
-        models: name -> pipeline folder; "trained" alone, or "trained" and "untrained".
+        models: "trained" -> a pipeline's folder, and perhaps "untrained" -> another one, or a
+            transformer's folder alone, for which the trained pipeline lends the rest.
         settings: the run's `evaluate` section.
         clip: encoder of pictures and texts for the distances and the CLIPScore.
-        clip_identity: its `name`, `sha256` and `resize`, for the protocol.
+        identity: its `name`, `sha256` and `resize`, for the protocol (`clip_identity` gives it).
         references: where real pictures come from.
         metrics: JSON file to write: scores with intervals, differences, and the protocol they hold for.
         prompts: Parquet file to write: one row for each model, prompt and picture.
@@ -83,14 +85,16 @@ def evaluate(
     digests = {name: sha256_path(path) for name, path in models.items()}
     folders = {name: work / name / _key(digests[name], records, settings) for name in models}
     for name, path in models.items():
-        draw_all(folders[name], name, records, partial(load_drawer, path, settings), settings)
+        draw_all(
+            folders[name], name, records, partial(load_drawer, path, models[TRAINED], settings), settings
+        )
     chosen = choose(references, settings.num_reference_pictures)
     real = _encode(clip, read_references(references, chosen), settings.batch_size)
     _LOG.info("evaluate: %d reference pictures encoded", len(real))
     tables, result = _score_all(folders, records, real, clip, settings)
     if UNTRAINED in models:
         result["difference"] = _difference(tables, result, settings)
-    result["protocol"] = _protocol(settings, records, clip_identity, len(real), tested, digests)
+    result["protocol"] = _protocol(settings, records, identity, len(real), tested, digests)
     _write_pictures(pictures, folders)
     write_table(prompts, pl.concat(tables.values()), sort_by=None)
     write_json(metrics, _rounded(result))
@@ -99,6 +103,14 @@ def evaluate(
         "pictures": {name: table.height for name, table in tables.items()},
         "correct": {name: int(table["correct"].sum()) for name, table in tables.items()},
     }
+
+
+def clip_identity(name: str, component: Component, clip: Any) -> dict[str, str]:
+    """What tells one CLIP from another: its name in the configuration, its files and its resize."""
+    from darkroom.models.components import fingerprint
+
+    resize = f"shorter side bicubic to {clip.image_size} px, centre crop"
+    return {"name": name, "sha256": fingerprint(component), "resize": resize}
 
 
 def _score_all(
@@ -121,15 +133,26 @@ def _score_all(
     return tables, scores
 
 
-def load_drawer(model: Path, settings: Evaluate) -> Drawer:
-    """A model's pipeline as a function of prompts and of the places that seed their noise."""
-    from darkroom.sample import draw, load_pipeline, picture_seed
+def load_drawer(model: Path, pipeline: Path, settings: Evaluate) -> Drawer:
+    """A model as a function of prompts and of the places that seed their noise.
 
-    pipeline = load_pipeline(model)
+    `model` is a pipeline's folder, or a transformer's, which then borrows the rest from `pipeline`.
+    """
+    import torch
+
+    from darkroom.sample.draw import draw, picture_seed
+    from darkroom.sample.export import load_pipeline
+
+    if (model / "model_index.json").exists():
+        loaded = load_pipeline(model)
+    else:
+        inside = model / "transformer"
+        loaded = load_pipeline(pipeline, transformer=inside if inside.is_dir() else model)
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[attr-defined]
 
     def drawer(prompts: Sequence[str], places: Sequence[tuple[int, int]]) -> np.ndarray:
         seeds = [picture_seed(settings.seed, prompt, picture) for prompt, picture in places]
-        return draw(pipeline, list(prompts), seeds, settings.sampling, batch_size=settings.batch_size)
+        return draw(loaded, list(prompts), seeds, settings.sampling, batch_size=settings.batch_size)
 
     return drawer
 
@@ -138,6 +161,8 @@ def _judge_all(
     name: str, folder: Path, records: Sequence[geneval.Record], settings: Evaluate
 ) -> pl.DataFrame:
     """One row for each prompt and picture of a model."""
+    from darkroom.sample.draw import picture_seed
+
     rows = []
     for index, record in enumerate(records):
         for k, picture in enumerate(read_pictures(folder, index, _per_prompt(settings))):
@@ -151,7 +176,7 @@ def _judge_all(
                     "prompt": record["prompt"],
                     "picture": k,
                     "path": f"{name}/{picture_path(index, k)}",
-                    "seed": f"{settings.seed}/{index}/{k}",
+                    "seed": picture_seed(settings.seed, index, k),
                     "correct": verdict.correct,
                     "reason": "\n".join(verdict.reasons),
                     "detections": json.dumps([_plain(d) for d in found]),
@@ -218,14 +243,14 @@ def _resample(tasks: Sequence[str], values: np.ndarray, settings: Evaluate) -> d
 def _protocol(
     settings: Evaluate,
     records: Sequence[geneval.Record],
-    clip_identity: Mapping[str, str],
+    identity: Mapping[str, str],
     num_real: int,
     tested: Mapping[str, float],
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything that a score depends on besides the model: scores of unequal protocols do not compare."""
     num_generated = len(records) * _per_prompt(settings)
-    feature, resize = clip_identity["name"], clip_identity["resize"]
+    feature, resize = identity["name"], identity["resize"]
     rules = geneval.Rules()
     return {
         "prompts": {"name": settings.prompts, "number": len(records), "sha256": sha256_json(list(records))},
@@ -238,7 +263,7 @@ def _protocol(
             "threshold": rules.threshold,
             "counting_threshold": rules.counting_threshold,
         },
-        "clip": dict(clip_identity),
+        "clip": dict(identity),
         "clip_score": f"100 max(cos, 0), {feature}, no prefix",
         "frechet_clip_distance": distances.distance_name("frechet", feature, resize, num_real, num_generated),
         "kernel_clip_distance": distances.distance_name("kernel", feature, resize, num_real, num_generated),
