@@ -36,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 def download_part(
-    urls: Path,
+    urls: str | Path,
     first_row: int,
     num_rows: int,
     settings: Download,
-    tar: Path,
-    table: Path,
+    tar: str | Path,
+    table: str | Path,
     connect_to: Mapping[str, str] | None = None,
 ) -> dict[str, int | dict[str, int]]:
     """Fetch rows [first_row, first_row + num_rows) of `urls` into `tar` and `table`.
@@ -66,6 +66,7 @@ def download_part(
         ValueError: the list lacks a column or rows, or its rows are not counted from 0.
         OSError: a file cannot be written.
     """
+    tar = Path(tar)
     rows = _read_rows(urls, first_row, num_rows)
     opener = PictureOpener(settings, connect_to)
     outcomes: dict[int, Stored | Failure] = dict(_settled(rows))
@@ -88,7 +89,7 @@ def download_part(
     return {"rows": len(rows), "status": dict(sorted(counts.items()))}
 
 
-def _read_rows(urls: Path, first_row: int, num_rows: int) -> pl.DataFrame:
+def _read_rows(urls: str | Path, first_row: int, num_rows: int) -> pl.DataFrame:
     """The part's rows of the list, with the types of `COLUMNS` and NaN as null."""
     if first_row < 0 or num_rows < 1:
         raise ValueError(f"first_row {first_row} and num_rows {num_rows} should be >= 0 and >= 1")
@@ -108,7 +109,7 @@ def _read_rows(urls: Path, first_row: int, num_rows: int) -> pl.DataFrame:
     return rows.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _check_columns(urls: Path, schema: pl.Schema) -> None:
+def _check_columns(urls: str | Path, schema: pl.Schema) -> None:
     for name, kind in COLUMNS.items():
         if name not in schema:
             raise ValueError(f"{urls}: no column {name!r}; it has {', '.join(schema.names())}")

@@ -120,8 +120,8 @@ def write_part(
     rows: pl.DataFrame,
     outcomes: Mapping[int, Stored | Failure],
     collector: Collector,
-    tar: Path,
-    table: Path,
+    tar: str | Path,
+    table: str | Path,
 ) -> pl.DataFrame:
     """Write the pictures and every row, both sorted by uid, and return the table.
 
