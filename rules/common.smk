@@ -29,6 +29,7 @@ def load_run():
 
 PROJECT = load_run()
 DATASET = f"results/datasets/{PROJECT.run.dataset}"
+IS_DEMO = PROJECT.dataset.source.kind == "demo"
 RUN = f"results/runs/{PROJECT.name}"
 CACHE = f"results/runs/{PROJECT.cache_owner}"
 LOGS = f"logs/runs/{PROJECT.name}"

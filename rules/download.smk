@@ -4,6 +4,8 @@
 rule urls:
     output:
         urls=f"{DATASET}/urls.parquet",
+        # The demo world also leaves its list as published ones look, and the truth about it.
+        more=[f"{DATASET}/{name}.parquet" for name in ("list", "truth") if IS_DEMO],
     log:
         f"{DATASET_LOGS}/download/urls.log",
     localrule: True

@@ -1,15 +1,23 @@
 """Where a dataset's URLs come from: the demo world, or a Parquet list as LAION publishes them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from darkroom.config.dataset import DemoSource, ListSource
+from darkroom.config.dataset import DemoSource, Download, ListSource
 from darkroom.store import write_table
 
 # What a list may carry besides URL and alt-text, under the names that published lists use.
-CARRIED = {"similarity": pl.Float64, "pwatermark": pl.Float64, "punsafe": pl.Float64, "width": pl.Int64, "height": pl.Int64}
+CARRIED = {
+    "similarity": pl.Float64(),
+    "pwatermark": pl.Float64(),
+    "punsafe": pl.Float64(),
+    "width": pl.Int64(),
+    "height": pl.Int64(),
+}
 
 
 def count_rows(source: DemoSource | ListSource) -> int:
@@ -19,7 +27,7 @@ def count_rows(source: DemoSource | ListSource) -> int:
         ValueError: the list does not exist or is not Parquet; names it.
     """
     if isinstance(source, DemoSource):
-        from darkroom.demo.world import count_rows as count_demo_rows
+        from darkroom.demo.layout import count_rows as count_demo_rows
 
         return count_demo_rows(source)
     if not Path(source.path).exists():
@@ -27,19 +35,25 @@ def count_rows(source: DemoSource | ListSource) -> int:
     return int(pq.read_metadata(source.path).num_rows)
 
 
-def write_urls(source: ListSource, out: str | Path) -> None:
-    """Write the list in darkroom's columns: row, url, caption and what of CARRIED it has.
+def write_urls(source: DemoSource | ListSource, out: str | Path) -> int:
+    """Write the list in darkroom's columns and return its number of rows.
 
-    Column names are matched whatever their case; what a list lacks is null.
+    Columns: row, url, caption and CARRIED; names are matched whatever their case, and what a list
+    lacks is null. The demo world first writes the list itself, as LAION's are (`list.parquet`), and
+    the truth about it (`truth.parquet`), beside `out`.
 
     Raises:
         ValueError: the URL or caption column is missing; names the file and what it has.
     """
+    if isinstance(source, DemoSource):
+        source = _write_demo_list(source, Path(out).parent)
     table = pl.read_parquet(source.path)
     for key in ("url_column", "caption_column"):
         name = getattr(source, key)
         if name not in table.columns:
-            raise ValueError(f"{source.path}: no column {name!r} (source.{key}); it has {', '.join(table.columns)}")
+            raise ValueError(
+                f"{source.path}: no column {name!r} (source.{key}); it has {', '.join(table.columns)}"
+            )
     lower = {column.lower(): column for column in table.columns}
     carried = [
         (pl.col(lower[name]).cast(kind, strict=False) if name in lower else pl.lit(None, kind)).alias(name)
@@ -52,3 +66,27 @@ def write_urls(source: ListSource, out: str | Path) -> None:
         *carried,
     )
     write_table(out, rows, sort_by="row")
+    return len(rows)
+
+
+@contextmanager
+def web_of(source: DemoSource | ListSource, settings: Download) -> Iterator[dict[str, str] | None]:
+    """Yield where the list's hosts are to be reached: the demo brings its own web server, which ends
+    with the block; any other list is on the real web (None)."""
+    if not isinstance(source, DemoSource):
+        yield None
+        return
+    from darkroom.demo.server import running_server
+
+    with running_server(source, timeout_s=settings.timeout_s, total_timeout_s=settings.total_timeout_s) as web:
+        yield web
+
+
+def _write_demo_list(source: DemoSource, folder: Path) -> ListSource:
+    from darkroom.demo.world import DemoWorld, write_urls
+
+    path = folder / "list.parquet"
+    write_urls(DemoWorld(source), path, folder / "truth.parquet")
+    names = {"url": "URL", "caption": "TEXT", "width": "WIDTH", "height": "HEIGHT"}
+    write_table(path, pl.read_parquet(path).drop("row").rename(names), sort_by=None)
+    return ListSource(kind="list", path=str(path), url_column="URL", caption_column="TEXT")

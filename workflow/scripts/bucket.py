@@ -1,0 +1,22 @@
+"""The stage's summary of all parts, and its manifest."""
+
+from snakemake.script import snakemake
+
+from darkroom.bucket import summarise
+from darkroom.config.run import Bucket
+from darkroom.jobs import job, summary_line
+from darkroom.store import write_manifest
+
+with job(snakemake.log[0]):
+    summarise(
+        snakemake.input.buckets, Bucket(**snakemake.params.settings["bucket"]), snakemake.output.summary
+    )
+    body = write_manifest(
+        snakemake.output.manifest,
+        stage=snakemake.params.stage,
+        params=snakemake.params.settings,
+        upstream={"filter": snakemake.input.filter},
+        part_manifests=snakemake.input.parts,
+        files=[snakemake.output.summary],
+    )
+    print(summary_line("bucket", body["counts"]))

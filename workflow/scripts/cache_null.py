@@ -1,0 +1,16 @@
+"""Encode the empty caption, which dropped captions and guidance use."""
+
+from snakemake.script import snakemake
+
+from darkroom.config.components import Component
+from darkroom.config.run import Cache
+from darkroom.jobs import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from darkroom.cache import cache_null
+
+    cache_null(
+        Cache(**snakemake.params.settings),
+        Component(**snakemake.params.text_encoder),
+        snakemake.output.tensors,
+    )

@@ -1,0 +1,24 @@
+"""Encode the pictures and captions of one part."""
+
+from snakemake.script import snakemake
+
+from darkroom.config.components import Component
+from darkroom.config.run import Cache
+from darkroom.jobs import job
+from darkroom.store import write_part_manifest
+
+with job(snakemake.log[0], snakemake.threads):
+    from darkroom.cache import cache_part
+
+    counts = cache_part(
+        snakemake.input.table,
+        snakemake.input.tar,
+        snakemake.input.captions,
+        snakemake.input.buckets,
+        Cache(**snakemake.params.settings),
+        Component(**snakemake.params.vae),
+        Component(**snakemake.params.text_encoder),
+        snakemake.output.tensors,
+        snakemake.output.table,
+    )
+    write_part_manifest(snakemake.output.manifest, [snakemake.output.tensors, snakemake.output.table], counts)

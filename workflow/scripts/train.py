@@ -1,0 +1,63 @@
+"""Train: started once by hand or by Snakemake, or once a rank by srun or torchrun."""
+
+import argparse
+import json
+from pathlib import Path
+
+from darkroom.config.components import Component
+from darkroom.config.run import Cache, Model, Train
+from darkroom.jobs import job, summary_line
+from darkroom.store import read_manifest, sha256_file, write_manifest
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
+parser.add_argument("--vae", required=True, help="name of a component in the settings")
+parser.add_argument("--text-encoder", required=True, help="name of a component in the settings")
+for name in ("cache", "run-dir", "model", "untrained", "history", "loss", "manifest", "log"):
+    parser.add_argument(f"--{name}", type=Path, required=True)
+args = parser.parse_args()
+
+settings = Train(**args.settings["train"])
+model, seed = Model(**args.settings["model"]), args.settings["seed"]
+vae, text_encoder = (
+    Component(**args.settings["components"][name]) for name in (args.vae, args.text_encoder)
+)
+cache = read_manifest(args.cache)
+
+with job(args.log, settings.num_threads):
+    from darkroom.cache import expected_fingerprint
+    from darkroom.train.checkpoint import run_key
+    from darkroom.train.distributed import find_ranks
+    from darkroom.train.record import write_loss_csv
+    from darkroom.train.samples import sample_writer
+    from darkroom.train.stage import train
+
+    run_dir = args.run_dir / run_key(model, settings, seed, sha256_file(args.cache))
+    shards = [args.cache.parent / name for name in sorted(cache["files"]) if name.startswith("part-")]
+    tensors = [path for path in shards if path.suffix == ".safetensors"]
+    counts = train(
+        [(path, path.with_suffix(".parquet")) for path in tensors],
+        args.cache.parent / "null.safetensors",
+        expected_fingerprint(Cache(**cache["params"]["cache"]), vae, text_encoder),
+        model,
+        settings,
+        seed,
+        run_dir,
+        vae,
+        text_encoder,
+        args.model,
+        args.untrained,
+        args.history,
+        draw_samples=sample_writer(settings.sample_prompts, seed, run_dir / "samples"),
+    )
+    if find_ranks().is_first:
+        write_loss_csv(args.history, args.loss)
+        write_manifest(
+            args.manifest,
+            stage="train",
+            params=args.settings,
+            upstream={"cache": args.cache},
+            files=[args.model, args.untrained, args.history, args.loss],
+            counts=counts,
+        )
+        print(summary_line("train", counts))
