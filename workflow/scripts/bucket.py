@@ -1,7 +1,5 @@
 """The stage's summary of all parts, and its manifest."""
 
-from snakemake.script import snakemake
-
 from darkroom.bucket import summarise
 from darkroom.config.run import Bucket
 from darkroom.jobs import job, summary_line

@@ -1,7 +1,5 @@
 """Assign the kept pictures of one part to buckets."""
 
-from snakemake.script import snakemake
-
 from darkroom.bucket import bucket_part
 from darkroom.config.run import Bucket
 from darkroom.jobs import job

@@ -1,7 +1,5 @@
 """Encode the empty caption, which dropped captions and guidance use."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.components import Component
 from darkroom.config.run import Cache
 from darkroom.jobs import job

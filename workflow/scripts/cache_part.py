@@ -1,7 +1,5 @@
 """Encode the pictures and captions of one part."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.components import Component
 from darkroom.config.run import Cache
 from darkroom.jobs import job

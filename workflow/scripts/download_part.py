@@ -1,7 +1,5 @@
 """Fetch, check and store the pictures of one part."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.dataset import Download, parse_source
 from darkroom.download import download_part
 from darkroom.jobs import job
@@ -10,7 +8,8 @@ from darkroom.store import part_index, write_part_manifest
 
 rows = snakemake.params.rows_per_part
 settings = Download(**snakemake.params.settings)
-with job(snakemake.log[0], snakemake.threads), web_of(parse_source(snakemake.params.source), settings) as connect_to:
+source = parse_source(snakemake.params.source)
+with job(snakemake.log[0], snakemake.threads), web_of(source, settings) as connect_to:
     counts = download_part(
         snakemake.input.urls,
         first_row=part_index(snakemake.wildcards.part) * rows,

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from snakemake.script import snakemake
-
 from darkroom.config.components import Component
 from darkroom.config.run import Evaluate
 from darkroom.jobs import job, summary_line

@@ -1,7 +1,5 @@
 """The funnel over all parts, and the stage's manifest."""
 
-from snakemake.script import snakemake
-
 from darkroom.filter import funnel, write_funnel
 from darkroom.jobs import job, summary_line
 from darkroom.store import write_manifest

@@ -1,7 +1,5 @@
 """Byte-identical pictures over the whole dataset."""
 
-from snakemake.script import snakemake
-
 from darkroom.filter import find_duplicates
 from darkroom.jobs import job
 

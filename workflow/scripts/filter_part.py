@@ -1,7 +1,5 @@
 """Apply the thresholds to one part."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.dataset import Filter
 from darkroom.filter import select_part
 from darkroom.jobs import job

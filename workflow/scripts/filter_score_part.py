@@ -1,7 +1,5 @@
 """The scores that the filter's thresholds are applied to, stored once."""
 
-from snakemake.script import snakemake
-
 from darkroom.filter import score_part
 from darkroom.jobs import job
 

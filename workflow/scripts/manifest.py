@@ -1,7 +1,5 @@
 """A stage's manifest from its part manifests, its settings and the upstream manifests."""
 
-from snakemake.script import snakemake
-
 from darkroom.jobs import job, summary_line
 from darkroom.store import write_manifest
 

@@ -1,7 +1,5 @@
 """Caption the kept pictures of one part."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.components import Component
 from darkroom.config.dataset import Recaption
 from darkroom.jobs import job

@@ -7,7 +7,7 @@ from pathlib import Path
 from darkroom.config.components import Component
 from darkroom.config.run import Cache, Model, Train
 from darkroom.jobs import job, summary_line
-from darkroom.store import read_manifest, sha256_file, write_manifest
+from darkroom.store import read_manifest, read_table, replacing, sha256_file, write_manifest
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
@@ -28,7 +28,6 @@ with job(args.log, settings.num_threads):
     from darkroom.cache import expected_fingerprint
     from darkroom.train.checkpoint import run_key
     from darkroom.train.distributed import find_ranks
-    from darkroom.train.record import write_loss_csv
     from darkroom.train.samples import sample_writer
     from darkroom.train.stage import train
 
@@ -48,10 +47,11 @@ with job(args.log, settings.num_threads):
         args.model,
         args.untrained,
         args.history,
-        draw_samples=sample_writer(settings.sample_prompts, seed, run_dir / "samples"),
+        draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
     )
     if find_ranks().is_first:
-        write_loss_csv(args.history, args.loss)
+        with replacing(args.loss) as beside:
+            read_table(args.history).write_csv(beside)
         write_manifest(
             args.manifest,
             stage="train",

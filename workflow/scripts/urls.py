@@ -1,7 +1,5 @@
 """The dataset's list of URLs in darkroom's columns."""
 
-from snakemake.script import snakemake
-
 from darkroom.config.dataset import parse_source
 from darkroom.jobs import job
 from darkroom.source import write_urls

@@ -69,6 +69,15 @@ class CaptionChoice(Section):
         return self
 
 
+class Sampling(Section):
+    """How pictures are drawn from a model."""
+
+    num_inference_steps: int = Field(28, ge=1)
+    guidance_scale: float = Field(5.0, ge=1, description="1 is no guidance (diffusers' convention)")
+    width_px: int = Field(512, ge=16)
+    height_px: int = Field(512, ge=16)
+
+
 class Train(Section):
     """Rectified-flow training."""
 
@@ -93,15 +102,7 @@ class Train(Section):
     log_every_steps: int = Field(10, ge=1)
     sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
     sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
-
-
-class Sampling(Section):
-    """How pictures are drawn from a model."""
-
-    num_inference_steps: int = Field(28, ge=1)
-    guidance_scale: float = Field(5.0, ge=1, description="1 is no guidance (diffusers' convention)")
-    width_px: int = Field(512, ge=16)
-    height_px: int = Field(512, ge=16)
+    sampling: Sampling = Sampling()
 
 
 class Evaluate(Section):
