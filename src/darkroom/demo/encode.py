@@ -124,7 +124,7 @@ def decompression_bomb(side_px: int = 30_000) -> bytes:
 
 
 def watermarked(picture: np.ndarray, text: str) -> np.ndarray:
-    """The picture with `text` across it, half transparent, in white with a dark edge."""
+    """The picture with `text` across it, half transparent, in grey with a white edge."""
     height, width = picture.shape[:2]
     (text_width, text_height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, 1.0, 2)
     scale = 0.92 * width / text_width
@@ -133,7 +133,7 @@ def watermarked(picture: np.ndarray, text: str) -> np.ndarray:
     rows = np.arange(0.2, 1.0, 0.3) if text_height * scale * 6 < height else (0.55,)
     for down in rows:
         origin = round(0.04 * width), round(down * height + text_height * scale / 2)
-        for color, extra in (((60, 60, 60), 2), ((255, 255, 255), 0)):
+        for color, extra in (((255, 255, 255), 3), ((80, 80, 80), 0)):
             cv2.putText(
                 overlay, text, origin, cv2.FONT_HERSHEY_DUPLEX, scale, color, thickness + extra, cv2.LINE_AA
             )
