@@ -9,7 +9,7 @@ from darkroom.config.dataset import DemoSource
 from darkroom.demo.addresses import BASE, picture_path, special_url
 from darkroom.demo.faults import BY_NAME, FAULTS, KEPT
 
-_BLOCK_ROWS = 100
+_BLOCK_ROWS = 10
 _ENDINGS = (".jpg", ".png", ".webp")
 _ENDINGS_UP_TO = (0.83, 0.95)
 _FAULT_ENDINGS = {"animated_gif": ".gif", "svg": ".svg", "tiff": ".tif"} | dict.fromkeys(
@@ -62,13 +62,14 @@ def seed_of(source: DemoSource, *parts: str | int) -> list[int]:
     return [source.seed, *(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts)]
 
 
+def count_rows(source: DemoSource) -> int:
+    """How many rows the list of a source has, faults included."""
+    return len(_items(source))
+
+
 def lay_out(source: DemoSource) -> list[Row]:
     """The whole list: scenes, digits, photographs and faults, shuffled."""
-    numbers = {"scene": source.num_scenes, "digit": source.num_digits, "photo": source.num_photos}
-    items: list[tuple[str, str | None, int]] = [(k, None, i) for k, n in numbers.items() for i in range(n)]
-    num_faultless = len(items)
-    for fault in FAULTS:
-        items += [("fault", fault.name, i) for i in range(fault.num_rows(num_faultless))]
+    items = _items(source)
     rng = np.random.default_rng(seed_of(source, "order"))
     order = [items[i] for i in rng.permutation(len(items))]
     originals = _choose_originals(order, rng)
@@ -77,6 +78,16 @@ def lay_out(source: DemoSource) -> list[Row]:
         original = rows[originals[number]] if number in originals else None
         rows.append(_make_row(source, number, kind, fault_name, index, original))
     return rows
+
+
+def _items(source: DemoSource) -> list[tuple[str, str | None, int]]:
+    """(kind, fault, index) of every row, in no order yet."""
+    numbers = {"scene": source.num_scenes, "digit": source.num_digits, "photo": source.num_photos}
+    items: list[tuple[str, str | None, int]] = [(k, None, i) for k, n in numbers.items() for i in range(n)]
+    num_faultless = len(items)
+    for fault in FAULTS:
+        items += [("fault", fault.name, i) for i in range(fault.num_rows(num_faultless))]
+    return items
 
 
 def _choose_originals(order: list[tuple[str, str | None, int]], rng: np.random.Generator) -> dict[int, int]:

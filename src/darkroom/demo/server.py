@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import ThreadingHTTPServer
 from types import TracebackType
 
@@ -79,11 +79,6 @@ class DemoServer(ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
-    def wait(self) -> None:
-        """Block until the server is closed or the process interrupted."""
-        while not self.stopping.wait(0.5):
-            pass
-
     def close(self) -> None:
         """Stop answering and free the port; may be called twice."""
         if not self.stopping.is_set():
@@ -115,6 +110,7 @@ def serve(
 
     Raises:
         ValueError: another host.
+        OSError: the port is taken.
     """
     if host != HOST:
         raise ValueError(f"host {host!r}: the demo server listens on {HOST} only")
@@ -174,14 +170,12 @@ def main(arguments: list[str] | None = None) -> None:
     world = DemoWorld(DemoSource.model_validate_json(options.source_json))
     with serve(world, port=options.port, stall_s=options.stall_s, drip_s=options.drip_s) as server:
         print(json.dumps({"port": server.port, "connect_to": server.connect_to}), flush=True)
-        try:
-            # A sibling that was forked while we ran may hold our input open: ask for the parent as well.
+        # A sibling that was forked while we ran may hold our input open: ask for the parent as well.
+        with suppress(KeyboardInterrupt):
             while os.getppid() == parent:
                 ready, _, _ = select.select([0], [], [], 0.5)
                 if ready and not os.read(0, 1 << 16):
                     break
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":
