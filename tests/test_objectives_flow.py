@@ -1,6 +1,7 @@
 """The closed forms of rectified flow and of the learning rate."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -40,7 +41,9 @@ def test_path_runs_from_the_latents_to_the_noise_at_the_velocity():
     torch.testing.assert_close(noisy[0], latents[0])
     torch.testing.assert_close(noisy[2], noise[2])
     later = objectives.noisy_latents(latents, noise, timestep + 0.1)
-    torch.testing.assert_close((later - noisy) / 0.1, objectives.velocity_target(latents, noise), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (later - noisy) / 0.1, objectives.velocity_target(latents, noise), atol=1e-5, rtol=0
+    )
     back = objectives.denoised(noisy, objectives.velocity_target(latents, noise), timestep)
     torch.testing.assert_close(back, latents)
 
@@ -87,7 +90,7 @@ def test_learning_rate_warms_up_linearly_and_ends_at_the_minimum():
     assert rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55)
     assert rates[35] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[110] == pytest.approx(0.1)
     assert objectives.learning_rate(10_000, 110, 1.0, 10, 0.1) == pytest.approx(0.1)
 
@@ -95,9 +98,9 @@ def test_learning_rate_warms_up_linearly_and_ends_at_the_minimum():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(step=-1, num_steps=10, peak=1.0), "step -1"),
-        (dict(step=0, num_steps=10, peak=1.0, num_warmup_steps=10), "num_warmup_steps 10"),
-        (dict(step=0, num_steps=10, peak=1.0, minimum=2.0), "min_learning_rate 2"),
+        ({"step": -1, "num_steps": 10, "peak": 1.0}, "step -1"),
+        ({"step": 0, "num_steps": 10, "peak": 1.0, "num_warmup_steps": 10}, "num_warmup_steps 10"),
+        ({"step": 0, "num_steps": 10, "peak": 1.0, "minimum": 2.0}, "min_learning_rate 2"),
     ],
 )
 def test_learning_rate_names_what_is_wrong(kwargs, message):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 TIMESTEP_CHANNELS = 256
 NORM_EPS = 1e-6
@@ -32,7 +33,9 @@ def timestep_sinusoid(timestep: Tensor, num_channels: int = TIMESTEP_CHANNELS) -
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def axial_rope(rows: int, columns: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def axial_rope(
+    rows: int, columns: int, head_dim: int, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (N, head_dim) of axial rotary embeddings (Su et al. 2021, arXiv 2104.09864).
 
     Channel pairs (i, i + head_dim / 2) rotate: the first half of the pairs by the row, the second by the column.
@@ -65,7 +68,7 @@ class RMSNorm(nn.Module):
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention over (B, heads, tokens, head_dim); mask (B, 1, 1, tokens), True where attended."""
+    """Scaled dot-product attention over (B, heads, tokens, head_dim); mask (B, 1, 1, tokens), True if attended."""
     if query.device.type != "cpu" or not torch.is_grad_enabled() or key.shape[-2] > MAX_EXPLICIT_TOKENS:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     # torch's fused attention is slow backwards on CPU: 5 times this at 88 tokens in bfloat16.
@@ -102,8 +105,10 @@ class Stream(nn.Module):
     def heads(self, x: Tensor, shift: Tensor, scale: Tensor) -> list[Tensor]:
         """Tokens (B, N, D) -> normalised [query,] key and value, each (B, heads, N, head_dim)."""
         projected = self.qkv(self.modulate(x, shift, scale))
-        *query, key, value = projected.unflatten(-1, (-1, x.shape[-1] // self.head_dim, self.head_dim)).unbind(2)
-        query = [self.query_norm(q) for q in query]
+        num_heads = x.shape[-1] // self.head_dim
+        *query, key, value = projected.unflatten(-1, (-1, num_heads, self.head_dim)).unbind(2)
+        if self.query_norm is not None:
+            query = [self.query_norm(query[0])]
         return [h.transpose(1, 2) for h in (*query, self.key_norm(key), value)]
 
     def update(self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...]) -> Tensor:
@@ -149,7 +154,7 @@ class JointBlock(nn.Module):
         )
 
 
-class MMDiT(ModelMixin, ConfigMixin):
+class MMDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Velocity of a noisy latent, given a timestep and a caption.
 
     Args:
@@ -162,7 +167,7 @@ class MMDiT(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["JointBlock"]
+    _no_split_modules = ["JointBlock"]  # type: ignore[assignment]
 
     @register_to_config
     def __init__(
@@ -180,12 +185,16 @@ class MMDiT(ModelMixin, ConfigMixin):
         super().__init__()
         if head_dim % 4:
             raise ValueError(f"head_dim {head_dim} is no multiple of 4, as 2-D RoPE needs")
+        self.in_channels, self.patch_size = in_channels, patch_size
+        self.head_dim, self.rope_theta = head_dim, rope_theta
         width = num_heads * head_dim
         patch_channels = in_channels * patch_size**2
         self.image_in = nn.Linear(patch_channels, width)
         self.text_norm = RMSNorm(text_dim)
         self.text_in = nn.Linear(text_dim, width)
-        self.timestep_in = nn.Sequential(nn.Linear(TIMESTEP_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.timestep_in = nn.Sequential(
+            nn.Linear(TIMESTEP_CHANNELS, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.pooled_in = nn.Sequential(nn.Linear(pooled_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(
             JointBlock(width, head_dim, mlp_ratio, is_last=i == num_blocks - 1) for i in range(num_blocks)
@@ -201,14 +210,11 @@ class MMDiT(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for sequence in (self.timestep_in, self.pooled_in):
-            nn.init.normal_(sequence[0].weight, std=0.02)
-            nn.init.normal_(sequence[2].weight, std=0.02)
-        zero = [self.modulation_out, self.image_out]
-        for block in self.blocks:
-            zero += [block.image.modulation, block.text.modulation]
-        for linear in zero:
-            nn.init.zeros_(linear.weight)
+        for name, parameter in self.named_parameters():
+            if name.startswith(("timestep_in", "pooled_in")) and name.endswith("weight"):
+                nn.init.normal_(parameter, std=0.02)
+            elif "modulation" in name or name.startswith("image_out"):
+                nn.init.zeros_(parameter)
 
     def forward(
         self, latents: Tensor, timestep: Tensor, text: Tensor, text_mask: Tensor | None, pooled: Tensor
@@ -226,22 +232,24 @@ class MMDiT(ModelMixin, ConfigMixin):
         Raises:
             ValueError: when a side is no multiple of the patch size.
         """
-        patch = self.config.patch_size
+        patch = self.patch_size
         height, width = latents.shape[-2:]
         if height % patch or width % patch:
-            raise ValueError(f"latents of {height} x {width}: sides must be multiples of the patch size {patch}")
+            raise ValueError(
+                f"latents of {height} x {width}: sides must be multiples of the patch size {patch}"
+            )
         rows, columns = height // patch, width // patch
         dtype = self.image_in.weight.dtype
         image = self.image_in(self.patchify(latents.to(dtype)))
         text = self.text_in(self.text_norm(text.to(dtype)))
         condition = self.timestep_in(timestep_sinusoid(timestep).to(dtype)) + self.pooled_in(pooled.to(dtype))
         condition = F.silu(condition)[:, None]
-        cos, sin = axial_rope(rows, columns, self.config.head_dim, self.config.rope_theta, latents.device)
+        cos, sin = axial_rope(rows, columns, self.head_dim, self.rope_theta, latents.device)
         cos, sin = cos.to(image.dtype), sin.to(image.dtype)
         mask = self.attention_mask(text_mask, image.shape[1])
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                image, text = self._gradient_checkpointing_func(block, image, text, condition, cos, sin, mask)
+                image, text = checkpoint(block, image, text, condition, cos, sin, mask, use_reentrant=False)
             else:
                 image, text = block(image, text, condition, cos, sin, mask)
         shift, scale = self.modulation_out(condition).chunk(2, dim=-1)
@@ -251,13 +259,13 @@ class MMDiT(ModelMixin, ConfigMixin):
     def patchify(self, latents: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, C p p), tokens row by row."""
         batch, channels, height, width = latents.shape
-        patch = self.config.patch_size
+        patch = self.patch_size
         x = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
         return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)
 
     def unpatchify(self, tokens: Tensor, rows: int, columns: int) -> Tensor:
         """(B, N, C p p) -> (B, C, H, W), the inverse of `patchify`."""
-        patch, channels = self.config.patch_size, self.config.in_channels
+        patch, channels = self.patch_size, self.in_channels
         x = tokens.reshape(-1, rows, columns, channels, patch, patch).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(-1, channels, rows * patch, columns * patch)
 

@@ -41,7 +41,7 @@ def velocity_loss(velocity: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
 
 
 def shift_timestep(timestep: Tensor, shift: float) -> Tensor:
-    """t' = a t / (1 + (a - 1) t), SD3's equation 23: a > 1 moves timesteps towards noise, a = 1 changes nothing."""
+    """t' = a t / (1 + (a - 1) t), SD3's equation 23: a > 1 moves timesteps towards noise, a = 1 is none."""
     if shift == 1:
         return timestep
     return shift * timestep / (1 + (shift - 1) * timestep)

@@ -18,7 +18,9 @@ def learning_rate(
     if step < 0:
         raise ValueError(f"step {step} is negative")
     if not 0 <= num_warmup_steps < num_steps:
-        raise ValueError(f"num_warmup_steps {num_warmup_steps} must be at least 0 and below num_steps {num_steps}")
+        raise ValueError(
+            f"num_warmup_steps {num_warmup_steps} must be at least 0 and below num_steps {num_steps}"
+        )
     if minimum > peak:
         raise ValueError(f"min_learning_rate {minimum:g} is above learning_rate {peak:g}")
     if step < num_warmup_steps:

@@ -1,0 +1,90 @@
+"""The text conditioner: captions to hidden states, pooled embeddings and a count of what was cut.
+
+One CLIP text tower. The mathematics is `darkroom.sample.pipeline.encode_captions`, in the file that exported
+models carry, so training and drawing cannot disagree.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from darkroom.sample.pipeline import EncodedCaption, encode_captions, pad_text
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+__all__ = ["EncodedCaption", "TextEncoder", "pad_text", "transformers_text_state"]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A CLIP text tower with its tokenizer.
+
+    fingerprint: SHA-256 of the files that it was loaded from, for the cache's identity.
+    """
+
+    model: "CLIPTextModelWithProjection"
+    tokenizer: "CLIPTokenizer"
+    fingerprint: str = ""
+
+    @property
+    def text_dim(self) -> int:
+        """Channels of a token's hidden state."""
+        return self.model.config.hidden_size
+
+    @property
+    def pooled_dim(self) -> int:
+        """Channels of the pooled embedding."""
+        return self.model.text_projection.out_features
+
+    def encode(self, captions: list[str], max_tokens: int = 77, batch_size: int = 32) -> list[EncodedCaption]:
+        """(hidden (n_i, text_dim), pooled (pooled_dim,), num_tokens_cut) of each caption; "" is the null caption.
+
+        hidden holds real tokens only, beginning and end of text included: the null caption has two. A caption's
+        numbers do not depend on the captions encoded with it.
+
+        Raises:
+            ValueError: when max_tokens is more than the encoder has positions.
+        """
+        return encode_captions(self.model, self.tokenizer, captions, max_tokens, batch_size)
+
+    def null(self, max_tokens: int = 77) -> EncodedCaption:
+        """The empty caption's conditioning: what caption dropout and guidance use."""
+        return self.encode([""], max_tokens, batch_size=1)[0]
+
+
+def transformers_text_state(openai_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower of an OpenAI CLIP state dict, under transformers' CLIPTextModelWithProjection names.
+
+    OpenAI packs query, key and value into one matrix and stores the projection transposed.
+    """
+    state = {
+        "text_model.embeddings.token_embedding.weight": openai_state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": openai_state["positional_embedding"],
+        "text_model.final_layer_norm.weight": openai_state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": openai_state["ln_final.bias"],
+        "text_projection.weight": openai_state["text_projection"].T.contiguous(),
+    }
+    renamed = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
+    prefix = "transformer.resblocks."
+    for layer in range(num_text_layers(openai_state)):
+        target = f"text_model.encoder.layers.{layer}."
+        for kind in ("weight", "bias"):
+            for old, new in renamed.items():
+                state[f"{target}{new}.{kind}"] = openai_state[f"{prefix}{layer}.{old}.{kind}"]
+            packed = openai_state[f"{prefix}{layer}.attn.in_proj_{kind}"]
+            for name, tensor in zip("qkv", packed.chunk(3), strict=True):
+                state[f"{target}self_attn.{name}_proj.{kind}"] = tensor.contiguous()
+    return state
+
+
+def num_text_layers(openai_state: dict[str, Tensor]) -> int:
+    """Layers of the text tower in an OpenAI CLIP state dict."""
+    return len({name.split(".")[2] for name in openai_state if name.startswith("transformer.resblocks.")})
