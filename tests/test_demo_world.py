@@ -152,6 +152,10 @@ def test_urls_differ_but_for_the_ones_that_repeat_one(world):
             assert row.path is None or world.find(row.path) == row.row
 
 
+def test_slow_answers_are_asked_for_first(world):
+    assert all(row.row < 100 for row in rows_of(world, "stall") + rows_of(world, "slow_drip"))
+
+
 def test_no_scene_of_the_world_is_held_out(tables):
     scenes = [Scene.from_record(json.loads(text)) for text in tables[1]["scene"].drop_nulls()]
     assert len(scenes) > 400

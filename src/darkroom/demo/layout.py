@@ -10,6 +10,8 @@ from darkroom.demo.addresses import BASE, picture_path, special_url
 from darkroom.demo.faults import BY_NAME, FAULTS, KEPT
 
 _BLOCK_ROWS = 10
+_EARLY_ROWS = 100
+_SLOW = ("slow_drip", "stall")
 _ENDINGS = (".jpg", ".png", ".webp")
 _ENDINGS_UP_TO = (0.83, 0.95)
 _FAULT_ENDINGS = {"animated_gif": ".gif", "svg": ".svg", "tiff": ".tif"} | dict.fromkeys(
@@ -72,6 +74,7 @@ def lay_out(source: DemoSource) -> list[Row]:
     items = _items(source)
     rng = np.random.default_rng(seed_of(source, "order"))
     order = [items[i] for i in rng.permutation(len(items))]
+    _bring_forward(order, rng)
     originals = _choose_originals(order, rng)
     rows: list[Row] = []
     for number, (kind, fault_name, index) in enumerate(order):
@@ -88,6 +91,15 @@ def _items(source: DemoSource) -> list[tuple[str, str | None, int]]:
     for fault in FAULTS:
         items += [("fault", fault.name, i) for i in range(fault.num_rows(num_faultless))]
     return items
+
+
+def _bring_forward(order: list[tuple[str, str | None, int]], rng: np.random.Generator) -> None:
+    """Put the slow answers among the first rows: the rest is fetched while they are waited for."""
+    early = [i for i in range(min(_EARLY_ROWS, len(order))) if order[i][1] not in _SLOW]
+    for i in range(_EARLY_ROWS, len(order)):
+        if order[i][1] in _SLOW:
+            j = early.pop(int(rng.integers(len(early))))
+            order[i], order[j] = order[j], order[i]
 
 
 def _choose_originals(order: list[tuple[str, str | None, int]], rng: np.random.Generator) -> dict[int, int]:
