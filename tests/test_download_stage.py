@@ -76,7 +76,9 @@ def run(
 ) -> tuple[dict[str, object], pl.DataFrame, Path]:
     to = {"images.example:80": f"127.0.0.1:{server.server_port}"} if server else None
     tar, table = folder / "part-00000.tar", folder / "part-00000.parquet"
-    chosen = settings(num_retries=1, max_bytes=1_000_000, max_pixels=1_000_000)
+    chosen = settings(
+        num_retries=1, max_bytes=1_000_000, max_pixels=1_000_000, timeout_s=0.8, total_timeout_s=1.8
+    )
     counts = download_part(urls, first_row, num_rows, chosen, tar, table, to)
     return dict(counts), store.read_table(table).sort("row"), tar
 
