@@ -1,0 +1,150 @@
+"""One HTML page that shows a run to somebody who was not there.
+
+The page is a single file: styles and pictures are inside, nothing is loaded and no script runs. All text
+from the data is escaped by the template; a content security policy stands behind that.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from darkroom.report import data, results, runs
+from darkroom.store import replacing
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Where the report's contents lie. What is None, empty or not there is shown as missing.
+
+    Attributes:
+        run, dataset, description: names and one sentence.
+        metrics, prompts, pictures: the evaluate stage's metrics.json, prompts.parquet and folder.
+        funnel: the filter's funnel.json.
+        captions: the recaption parts; `tables` and `tars` are the download parts in their order.
+        truth: the demo world's truth.parquet, for marking captions right or wrong.
+        buckets: the bucket stage's buckets.json.
+        history: the training's history.parquet.
+        samples: PNG sheets drawn during training; the last number in a name is the step.
+        benchmarks: stage -> Snakemake's benchmark files.
+        manifests: stage -> manifest.json.
+        config: the resolved configuration, by section.
+    """
+
+    run: str
+    dataset: str
+    description: str = ""
+    metrics: Path | None = None
+    prompts: Path | None = None
+    pictures: Path | None = None
+    funnel: Path | None = None
+    captions: Sequence[Path] = ()
+    tables: Sequence[Path] = ()
+    tars: Sequence[Path] = ()
+    truth: Path | None = None
+    buckets: Path | None = None
+    history: Path | None = None
+    samples: Sequence[Path] = ()
+    benchmarks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    manifests: Mapping[str, Path] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_report(
+    inputs: ReportInputs, out: str | Path, prompts_per_task: int = 4, num_captions: int = 8
+) -> Path:
+    """Write the report to `out` and return that path.
+
+    Args:
+        inputs: where the contents lie.
+        out: the HTML file.
+        prompts_per_task: prompts whose pictures are shown, spread evenly over each task's.
+        num_captions: pictures whose captions are shown.
+
+    Raises:
+        ValueError: a file that is there is not what it should be.
+    """
+    environment = Environment(
+        loader=PackageLoader("darkroom.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(share=_share, number=_number, gain=_gain)
+    page = environment.get_template("template.html").render(
+        run=inputs.run,
+        dataset=inputs.dataset,
+        description=inputs.description,
+        **_contents(inputs, prompts_per_task, num_captions),
+    )
+    with replacing(out) as beside:
+        beside.write_text(page, encoding="utf-8")
+    _LOG.info("report: %s, %.1f MB", out, len(page.encode()) / 1e6)
+    return Path(out)
+
+
+def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) -> dict[str, Any]:
+    """The sections of the page; None where the input is missing."""
+    metrics, prompts, pictures = _here(inputs.metrics), _here(inputs.prompts), _here(inputs.pictures)
+    funnel, buckets, history = _here(inputs.funnel), _here(inputs.buckets), _here(inputs.history)
+    captions, tables, tars = (_all_here(p) for p in (inputs.captions, inputs.tables, inputs.tars))
+    told = captions and len(captions) == len(tables) == len(tars)
+    chain = runs.read_chain(inputs.manifests)
+    benchmarks = {stage: _some_here(paths) for stage, paths in inputs.benchmarks.items()}
+    return {
+        "results": _maybe(results.read_results, metrics),
+        "failures": _maybe(results.read_failures, prompts),
+        "gallery": results.read_pictures(prompts, pictures, prompts_per_task)
+        if prompts and pictures
+        else None,
+        "funnel": _maybe(data.read_funnel, funnel),
+        "captions": data.read_captions(captions, tables, tars, _here(inputs.truth), num_captions)
+        if told
+        else None,
+        "buckets": _maybe(data.read_buckets, buckets),
+        "training": _maybe(runs.read_history, history),
+        "train_counts": next((row["counts"] for row in chain if row["stage"] == "train"), {}),
+        "samples": runs.read_samples(_some_here(inputs.samples)),
+        "costs": runs.read_costs(benchmarks),
+        "chain": chain,
+        "config": {name: runs.as_text(value) for name, value in inputs.config.items()},
+    }
+
+
+def _maybe(read: Callable[[Path], Any], path: Path | None) -> Any:
+    return None if path is None else read(path)
+
+
+def _here(path: Path | None) -> Path | None:
+    return Path(path) if path is not None and Path(path).exists() else None
+
+
+def _some_here(paths: Sequence[Path]) -> list[Path]:
+    return [Path(p) for p in paths if Path(p).exists()]
+
+
+def _all_here(paths: Sequence[Path]) -> list[Path]:
+    """All paths, or none if one is missing: parts belong together."""
+    return [Path(p) for p in paths] if all(Path(p).exists() for p in paths) else []
+
+
+def _share(value: float | None, digits: int = 0) -> str:
+    return "\N{EN DASH}" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    """A number with thin spaces between thousands."""
+    return (
+        "\N{EN DASH}" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    )
+
+
+def _gain(value: float) -> str:
+    """A difference of shares in percentage points, with a proper minus."""
+    return f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")

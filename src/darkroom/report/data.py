@@ -1,0 +1,190 @@
+"""What the report says of the data: the funnel, captions before and after, buckets."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from darkroom.demo.captions import claims, long_caption, short_caption
+from darkroom.demo.scenes import Scene
+from darkroom.report.inline import jpeg_uri
+from darkroom.store import TarReader, read_table
+
+KINDS = (("original", "Alt-text"), ("long", "Long caption"), ("short", "Short caption"))
+_CRITERIA = {
+    "download": "not downloaded",
+    "pwatermark": "watermark",
+    "punsafe": "unsafe",
+    "min_side_px": "too small",
+    "max_aspect_ratio": "too elongated",
+    "duplicate": "duplicate",
+}
+_THUMBNAIL_PX = 192
+
+
+def read_funnel(path: Path) -> dict[str, Any]:
+    """Steps, download statuses and joint failures, from the filter's funnel.json."""
+    body = json.loads(path.read_text(encoding="utf-8"))
+    rows = max(body["rows"], 1)
+    steps = [{"name": "listed", "remaining": body["rows"], "share": 1.0, "removed": 0, "fails": 0}]
+    steps += [
+        {
+            "name": _criterion(entry["criterion"]),
+            "remaining": entry["remaining"],
+            "share": entry["remaining"] / rows,
+            "removed": entry["first_failure"],
+            "fails": entry["fails"],
+        }
+        for entry in body["criteria"]
+    ]
+    joint = [
+        {"first": _criterion(a), "second": _criterion(b), "fails": entry["fails"]}
+        for entry in body.get("joint", [])
+        for a, b in [entry["criteria"]]
+        if entry["fails"]
+    ]
+    statuses = sorted(body.get("status", {}).items(), key=lambda item: (item[0] != "ok", -item[1], item[0]))
+    most = max((n for name, n in statuses if name != "ok"), default=1)
+    return {
+        "rows": body["rows"],
+        "kept": body["kept"],
+        "steps": steps,
+        "joint": sorted(joint, key=lambda pair: -pair["fails"]),
+        "statuses": [
+            {"name": name, "number": n, "share": 0.0 if name == "ok" else n / most} for name, n in statuses
+        ],
+        "unknown": [{"name": _criterion(name), **counts} for name, counts in body.get("unknown", {}).items()],
+    }
+
+
+def read_buckets(path: Path) -> dict[str, Any]:
+    """Pictures by bucket with what fills no batch, from the bucket stage's buckets.json."""
+    body = json.loads(path.read_text(encoding="utf-8"))
+    counts = body["pictures_by_bucket"]
+    most = max([*counts.values(), 1])
+    rows = []
+    for name, number in counts.items():
+        width, height = (int(side) for side in name.split("x"))
+        rows.append(
+            {
+                "name": f"{width} \N{MULTIPLICATION SIGN} {height}",
+                "ratio": width / height,
+                # The frame in the table: the bucket's shape, 26 px at the longer side.
+                "frame": (26 * width / max(width, height), 26 * height / max(width, height)),
+                "number": number,
+                "share": number / most,
+                "leftover": body.get("num_leftover", {}).get(name),
+                "repeated": body.get("num_repeated", {}).get(name),
+            }
+        )
+    return {
+        "rows": sorted(rows, key=lambda row: row["ratio"]),
+        "bucketed": body["num_bucketed"],
+        "dropped": body.get("num_dropped", {}),
+        "mean_cropped_share": body.get("mean_cropped_share"),
+        "has_batches": "num_leftover" in body,
+        "batch_size": body.get("global_batch_size"),
+    }
+
+
+def read_captions(
+    captions: Sequence[Path],
+    tables: Sequence[Path],
+    tars: Sequence[Path],
+    truth: Path | None,
+    num_examples: int,
+) -> dict[str, Any]:
+    """Shares of right captions by kind, and pictures with their captions before and after."""
+    stored = pl.concat(
+        read_table(path, ["uid", "offset", "size"]).with_columns(part=pl.lit(index))
+        for index, path in enumerate(tables)
+    )
+    all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
+    told = all_captions.join(stored, on="uid").sort("uid")
+    if truth is not None:
+        # The uid sorts by chance, so the first pictures are a fair sample of all.
+        told = told.join(read_table(truth, ["row", "kind", "scene"]), on="row", how="left")
+    else:
+        none = pl.lit(None, pl.String)
+        told = told.with_columns(kind=none, scene=none)
+    told = told.with_columns(_judged(told))
+    shown = _choose(told, num_examples)
+    return {
+        "number": told.height,
+        "summary": [_summary(told, kind, name) for kind, name in KINDS],
+        "judged": told["scene"].drop_nulls().len(),
+        "model": told["model"][0] if "model" in told.columns and told.height else None,
+        "examples": _examples(shown, tars),
+    }
+
+
+def is_true(caption: str | None, scene: Scene) -> bool:
+    """Whether a caption names exactly a scene's shapes: all with their colours, or as its short caption."""
+    said = claims(caption or "")
+    return said in (claims(long_caption(scene)), claims(short_caption(scene)))
+
+
+def _judged(told: pl.DataFrame) -> list[pl.Series]:
+    """`<kind>_right`, null where the picture is no scene."""
+    scenes = [Scene.from_record(json.loads(s)) if s else None for s in told["scene"]]
+    columns = []
+    for kind, _ in KINDS:
+        texts = told[f"caption_{kind}"].to_list()
+        right = [
+            None if scene is None else is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)
+        ]
+        columns.append(pl.Series(f"{kind}_right", right, dtype=pl.Boolean))
+    return columns
+
+
+def _summary(told: pl.DataFrame, kind: str, name: str) -> dict[str, Any]:
+    words = told[f"caption_{kind}"].fill_null("").str.split(" ").list.eval(pl.element() != "").list.sum()
+    result = {
+        "name": name,
+        "right": told[f"{kind}_right"].mean(),
+        "words": words.mean(),
+        "empty": told.filter(pl.col(f"caption_{kind}").fill_null("").str.strip_chars() == "").height,
+        "truncated": None,
+        "flagged": None,
+    }
+    if f"{kind}_finish_reason" in told.columns:
+        # "length" is what generation libraries call a caption that ran into max_new_tokens.
+        result["truncated"] = told.filter(pl.col(f"{kind}_finish_reason") == "length").height
+    if f"{kind}_flags" in told.columns:
+        result["flagged"] = told.filter(pl.col(f"{kind}_flags").list.len() > 0).height
+    return result
+
+
+def _choose(told: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The first pictures of every kind by uid: mostly scenes, and the first whose caption went wrong."""
+    if told["kind"].is_null().all():
+        return told.head(number)
+    rare = [told.filter(pl.col("kind") == kind).head(1) for kind in ("digit", "photo")]
+    wrong = told.filter(~pl.col("long_right")).head(1)
+    plain = told.filter(pl.col("kind") == "scene").head(number)
+    chosen = pl.concat([*rare, wrong, plain]).unique("uid", maintain_order=True).head(number)
+    return chosen.sort("uid")
+
+
+def _examples(shown: pl.DataFrame, tars: Sequence[Path]) -> list[dict[str, Any]]:
+    examples = []
+    for row in shown.iter_rows(named=True):
+        with TarReader(tars[row["part"]]) as tar:
+            uri = jpeg_uri(tar.read(row["offset"], row["size"]), _THUMBNAIL_PX)
+        texts = [
+            {
+                "name": name,
+                "text": row[f"caption_{kind}"] or "",
+                "right": row[f"{kind}_right"],
+                "flags": ", ".join(row.get(f"{kind}_flags") or []),
+            }
+            for kind, name in KINDS
+        ]
+        examples.append({"uri": uri, "uid": row["uid"], "texts": texts})
+    return examples
+
+
+def _criterion(name: str) -> str:
+    return _CRITERIA.get(name, name)

@@ -1,0 +1,123 @@
+"""What the report says of the run itself: training, its cost, and where everything came from."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darkroom.report.inline import file_uri
+from darkroom.report.plots import bins_chart, loss_chart
+from darkroom.stages import STAGES
+from darkroom.store import read_manifest, read_table, sha256_path
+
+
+def read_history(path: Path) -> dict[str, Any]:
+    """The loss curves and a few numbers, from the training's history."""
+    table = read_table(path).sort("step")
+    if table.is_empty():
+        raise ValueError(f"{path}: has no steps")
+    steps = table["step"].to_numpy()
+    names = sorted((c for c in table.columns if c.startswith("loss_bin_")), key=lambda c: int(c[9:]))
+    bins = [_floats(table[name].to_numpy()) for name in names]
+    losses = _floats(table["loss"].to_numpy())
+    tenth = max(1, len(losses) // 20)
+    return {
+        "steps": int(steps[-1]),
+        "first_loss": float(np.nanmean(losses[:tenth])),
+        "last_loss": float(np.nanmean(losses[-tenth:])),
+        "loss_chart": loss_chart(steps, losses),
+        "bins_chart": bins_chart(steps, bins) if bins else None,
+    }
+
+
+def read_samples(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """PNG sheets drawn during training, in the order of the steps that their names hold."""
+    sheets = []
+    for path in paths:
+        found = re.findall(r"\d+", path.stem)
+        sheets.append({"step": int(found[-1]) if found else None, "uri": file_uri(path)})
+    return sorted(sheets, key=lambda sheet: sheet["step"] or 0)
+
+
+def read_costs(benchmarks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Time and memory by stage, from Snakemake's benchmark files.
+
+    Time is added up over jobs (they may have run side by side); memory is the largest job's.
+    """
+    rows: list[dict[str, Any]] = []
+    for stage in [s for s in STAGES if s in benchmarks] + sorted(set(benchmarks) - set(STAGES)):
+        jobs = [row for path in benchmarks[stage] for row in _benchmark(path)]
+        if jobs:
+            memory = [_number(job.get("max_rss")) for job in jobs]
+            known = [value for value in memory if value is not None]
+            rows.append(
+                {
+                    "stage": stage,
+                    "jobs": len(jobs),
+                    "seconds": sum(_number(job.get("s")) or 0.0 for job in jobs),
+                    "memory_mib": max(known) if known else None,
+                }
+            )
+    longest = max((row["seconds"] for row in rows), default=0.0) or 1.0
+    for row in rows:
+        row["share"] = row["seconds"] / longest
+        row["time"] = clock(row["seconds"])
+    return {"rows": rows, "total": clock(sum(row["seconds"] for row in rows))}
+
+
+def read_chain(manifests: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Every stage's manifest: its digest, its files, and whether it names the manifests that lie here now."""
+    digests = {name: sha256_path(path) for name, path in manifests.items() if path.exists()}
+    rows = []
+    for stage in [s for s in STAGES if s in digests] + sorted(set(digests) - set(STAGES)):
+        body = read_manifest(manifests[stage])
+        upstream = [
+            {"name": name, "digest": digest, "current": digests[name] == digest if name in digests else None}
+            for name, digest in body["upstream"].items()
+        ]
+        rows.append(
+            {
+                "stage": stage,
+                "digest": digests[stage],
+                "files": len(body["files"]),
+                "upstream": upstream,
+                "counts": body["counts"],
+            }
+        )
+    return rows
+
+
+def clock(seconds: float) -> str:
+    """`4 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def as_text(value: Any) -> str:
+    """Configuration as indented JSON, for reading."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _benchmark(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def _number(text: str | None) -> float | None:
+    """A number of a benchmark file; Snakemake writes - or NA for jobs too short to measure."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float64)

@@ -1,0 +1,192 @@
+"""The report: one file that loads nothing, believes nothing, and says what is missing."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from report_inputs import HOSTILE, make_inputs
+
+from darkroom.demo.captions import long_caption, short_caption
+from darkroom.demo.scenes import Scene, Thing
+from darkroom.report import ReportInputs, build_report
+from darkroom.report.data import is_true, read_captions, read_funnel
+from darkroom.report.plots import running_mean
+from darkroom.report.results import read_pictures, read_results
+from darkroom.report.runs import clock, read_chain, read_costs
+
+SECTIONS = ("result", "pictures", "data", "captions", "buckets", "training", "cost", "provenance")
+
+
+class Page(HTMLParser):
+    """Every tag of a page with its attributes, and the visible text of each section."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: dict[str, str] = {}
+        self._section = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "section":
+            self._section = dict(attrs)["id"]
+
+    def handle_data(self, data):
+        self.text[self._section] = self.text.get(self._section, "") + data
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> ReportInputs:
+    return make_inputs(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(inputs, tmp_path_factory) -> Page:
+    return Page(build_report(inputs, tmp_path_factory.mktemp("out") / "report.html").read_text())
+
+
+def test_every_section_is_there_and_has_its_contents(page):
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == list(SECTIONS)
+    assert not [name for name in SECTIONS if re.search(r"\bNo \w+(:| were)", page.text[name])]
+    expected = {
+        "result": "GenEval, overall",
+        "pictures": "a photo of a circle",
+        "data": "http_404",
+        "captions": "Long caption",
+        "buckets": "64 \N{MULTIPLICATION SIGN} 64",
+        "training": "after step 500",
+        "cost": "4 min 11 s",
+        "provenance": "rows_per_part",
+    }
+    for name, text in expected.items():
+        assert text in page.text[name], name
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(page):
+    for tag, attrs in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form"), tag
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href", "srcset", "action", "poster", "data"):
+            if name in attrs:
+                assert attrs[name].startswith(("data:image/", "#")), attrs[name][:60]
+    policy = next(a["content"] for t, a in page.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_styles_name_no_url_and_links_lead_to_sections(page, inputs, tmp_path):
+    text = build_report(inputs, tmp_path / "r.html").read_text()
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    assert {a["href"] for t, a in page.tags if t == "a"} == {f"#{name}" for name in SECTIONS}
+
+
+def test_hostile_texts_are_shown_as_text(page, inputs, tmp_path):
+    for name in ("captions", "data", "pictures", "provenance"):
+        assert "<script>alert('x')</script>" in page.text[name], name
+    raw = build_report(inputs, tmp_path / "r.html").read_text()
+    assert "<script" not in raw and 'src="http' not in raw
+    hostile = replace(inputs, run=HOSTILE, dataset=HOSTILE, description=HOSTILE)
+    assert "<script" not in build_report(hostile, tmp_path / "h.html").read_text()
+
+
+def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
+    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(pictures) > 96
+    assert all(attrs.get("alt") for attrs in pictures)
+
+
+def test_a_report_of_nothing_says_what_is_missing(tmp_path):
+    empty = ReportInputs(run="bare", dataset="none", metrics=tmp_path / "not-there.json")
+    page = Page(build_report(empty, tmp_path / "report.html").read_text())
+    for name in SECTIONS:
+        assert re.search(r"\bNo \w+(:| were)", page.text[name]), name
+
+
+def test_an_untrained_model_is_not_required(inputs, tmp_path):
+    import json
+
+    metrics = json.loads(inputs.metrics.read_text())
+    del metrics["untrained"], metrics["difference"]
+    alone = tmp_path / "metrics.json"
+    alone.write_text(json.dumps(metrics))
+    page = Page(build_report(replace(inputs, metrics=alone), tmp_path / "r.html").read_text())
+    assert "68 %" in page.text["result"] and "Untrained" not in page.text["result"]
+
+
+def test_the_same_inputs_give_the_same_page(inputs, tmp_path):
+    pages = [build_report(inputs, tmp_path / name).read_bytes() for name in ("a.html", "b.html")]
+    assert pages[0] == pages[1]
+
+
+def test_scores_come_in_genevals_order_with_intervals(inputs):
+    found = read_results(inputs.metrics)
+    assert [row["key"] for row in found["tasks"]][:3] == ["overall", "single_object", "two_object"]
+    assert found["tasks"][0]["trained"] == {"value": 0.68, "low": pytest.approx(0.59), "high": 0.77}
+    frechet = next(row for row in found["distances"] if row["name"] == "Frechet distance")
+    assert frechet["difference"]["value"] == "\N{MINUS SIGN}0.6891"
+
+
+def test_pictures_are_paired_and_spread_over_a_tasks_prompts(inputs):
+    (task, *_) = read_pictures(inputs.prompts, inputs.pictures, 1)
+    assert (task["shown"], task["number"]) == (1, 2)
+    (prompt,) = task["prompts"]
+    assert [model["name"] for model in prompt["models"]] == ["trained", "untrained"]
+    assert [len(model["pictures"]) for model in prompt["models"]] == [4, 4]
+    assert prompt["models"][1]["right"] == 0
+
+
+def test_the_funnel_leaves_out_pairs_that_never_fail_together(inputs):
+    funnel = read_funnel(inputs.funnel)
+    assert [step["remaining"] for step in funnel["steps"]][-1] == funnel["kept"] == 4191
+    assert funnel["joint"] == [{"first": "watermark", "second": "duplicate", "fails": 12}]
+    assert funnel["statuses"][0]["name"] == "ok"
+
+
+def test_captions_are_counted_right_where_the_truth_is_known(inputs):
+    found = read_captions(inputs.captions, inputs.tables, inputs.tars, inputs.truth, 8)
+    by_name = {row["name"]: row for row in found["summary"]}
+    assert by_name["Long caption"]["right"] == pytest.approx(23 / 24)
+    assert by_name["Short caption"]["right"] == 1
+    assert by_name["Alt-text"]["right"] < 0.3
+    assert by_name["Short caption"]["truncated"] == 1
+    assert any(text["right"] is False for e in found["examples"] for text in e["texts"][1:])
+    unknown = read_captions(inputs.captions, inputs.tables, inputs.tars, None, 3)
+    assert unknown["judged"] == 0 and unknown["summary"][0]["right"] is None
+
+
+def test_a_caption_is_true_only_if_it_names_all_shapes_and_no_wrong_colour():
+    things = (Thing("star", "red", 0.2, 0.5, 0.3, 0), Thing("cross", "blue", 0.8, 0.5, 0.3, 0))
+    scene = Scene("color_attr", things, "plain", "white", 64, 64, 0)
+    assert is_true(long_caption(scene), scene) and is_true(short_caption(scene), scene)
+    assert is_true("On offer: a star and a cross", scene)
+    for false in ("a red star", "a blue star and a red cross", "two stars", "", None, "stars"):
+        assert not is_true(false, scene), false
+
+
+def test_costs_add_time_and_take_the_largest_memory(tmp_path):
+    for i, (seconds, memory) in enumerate(((10.0, "100.0"), (5.5, "-"), (3.0, "250.5"))):
+        (tmp_path / f"{i}.tsv").write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:10\t{memory}\n")
+    costs = read_costs({"cache": [tmp_path / f"{i}.tsv" for i in range(3)], "train": []})
+    (row,) = costs["rows"]
+    assert (row["jobs"], row["seconds"], row["memory_mib"]) == (3, 18.5, 250.5)
+    assert [clock(s) for s in (4.2, 59, 185, 7500)] == ["4.2 s", "59 s", "3 min 05 s", "2 h 05 min"]
+
+
+def test_a_broken_chain_of_manifests_is_marked(inputs, tmp_path):
+    intact = read_chain(inputs.manifests)
+    assert all(up["current"] for row in intact for up in row["upstream"])
+    other = tmp_path / "manifest.json"
+    other.write_text(inputs.manifests["download"].read_text().replace("download", "downloads"))
+    broken = {row["stage"]: row for row in read_chain({**inputs.manifests, "download": other})}
+    assert broken["filter"]["upstream"][0]["current"] is False
+    without = {row["stage"]: row for row in read_chain({"filter": inputs.manifests["filter"]})}
+    assert without["filter"]["upstream"][0]["current"] is None
+
+
+def test_the_running_mean_passes_over_unknown_values():
+    values = np.array([1.0, np.nan, 3.0, 5.0])
+    assert running_mean(values, 2) == pytest.approx([1, 1, 3, 4])
+    assert np.isnan(running_mean(np.array([np.nan, 1.0]), 1)[0])
