@@ -1,0 +1,110 @@
+"""The fingerprint of a cache shard: everything that shaped its numbers, by name.
+
+Fields of every shard of a cache: format, vae, scale, shift, text_encoder, hidden_layer, max_text_tokens,
+dtype, compute_dtype. Fields of one part's shard: pictures, crops, captions (digests of the rows used),
+and table (digest of the shard's own table).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from darkroom.config.components import Component
+from darkroom.config.run import Cache
+from darkroom.models.components import component_folder
+from darkroom.models.components import fingerprint as component_digest
+from darkroom.store import read_table, sha256_json
+from darkroom.store.latents import CAPTION_KINDS
+
+FORMAT = 1
+HIDDEN_LAYER = -2  # the states before the last layer, see darkroom.sample.pipeline.encode_captions
+PICTURE_COLUMNS = ["uid", "sha256", "size", "width", "height"]
+CROP_COLUMNS = [
+    "uid",
+    "bucket_width",
+    "bucket_height",
+    "resized_width",
+    "resized_height",
+    "crop_left",
+    "crop_top",
+]
+CAPTION_COLUMNS = [f"caption_{kind}" for kind in CAPTION_KINDS]
+
+
+def read_part(table: str | Path, captions: str | Path, buckets: str | Path) -> pl.DataFrame:
+    """The pictures of a part that have a bucket, sorted by uid, with place, crop and captions.
+
+    Raises:
+        ValueError: a picture with a bucket is missing in one of the tables.
+    """
+    crops = read_table(buckets, ["row", "dropped", *CROP_COLUMNS])
+    crops = crops.filter(pl.col("dropped").is_null()).drop("dropped").sort("uid")
+    places = read_table(table, [*PICTURE_COLUMNS, "offset"])
+    texts = read_table(captions, ["uid", *CAPTION_COLUMNS])
+    for path, other in ((table, places.drop_nulls("offset")), (captions, texts)):
+        missing = crops.join(other, on="uid", how="anti")
+        if missing.height:
+            raise ValueError(f"{path}: has no picture {missing['uid'][0]}, to which {buckets} gives a bucket")
+    joined = crops.join(places, on="uid", how="left").join(texts, on="uid", how="left").sort("uid")
+    return joined.with_columns(pl.col(CAPTION_COLUMNS).fill_null(""))
+
+
+def part_fields(pictures: pl.DataFrame) -> dict[str, str]:
+    """The fields that belong to one part, from the rows of `read_part`."""
+    columns = {"pictures": PICTURE_COLUMNS, "crops": CROP_COLUMNS, "captions": ["uid", *CAPTION_COLUMNS]}
+    return {
+        name: sha256_json(pictures.select(chosen).to_dict(as_series=False))
+        for name, chosen in columns.items()
+    }
+
+
+def expected_fingerprint(
+    settings: Cache,
+    vae: Component,
+    text_encoder: Component,
+    *,
+    table: str | Path | None = None,
+    captions: str | Path | None = None,
+    buckets: str | Path | None = None,
+    compute_dtype: str = "float32",
+) -> dict[str, Any]:
+    """The fingerprint that a shard made now would have, without encoding anything.
+
+    With the part's three tables it holds that part's fields too; without, those of every shard.
+    """
+    fields: Mapping[str, Any] = {}
+    if table is not None and captions is not None and buckets is not None:
+        fields = part_fields(read_part(table, captions, buckets))
+    return {
+        **picture_fields(vae),
+        **text_fields(settings, text_encoder),
+        **common_fields(settings, compute_dtype),
+        **fields,
+    }
+
+
+def picture_fields(vae: Component) -> dict[str, Any]:
+    """What turns pixels into latents: the VAE's files, and its scale and shift by themselves."""
+    config = json.loads((component_folder(vae, "vae") / "config.json").read_text())
+    return {
+        "vae": component_digest(vae),
+        "scale": config.get("scaling_factor"),
+        "shift": config.get("shift_factor") or 0.0,
+    }
+
+
+def text_fields(settings: Cache, text_encoder: Component) -> dict[str, Any]:
+    """What turns a caption into its embeddings: the encoder's and tokenizer's files, and how it is read."""
+    return {
+        "text_encoder": component_digest(text_encoder),
+        "hidden_layer": HIDDEN_LAYER,
+        "max_text_tokens": settings.max_text_tokens,
+    }
+
+
+def common_fields(settings: Cache, compute_dtype: str) -> dict[str, Any]:
+    """The precision of the numbers, while they are computed and as they are stored."""
+    return {"format": FORMAT, "dtype": settings.dtype, "compute_dtype": compute_dtype}

@@ -1,0 +1,125 @@
+"""Latent shards: encoded pictures and captions of a part, memory-mapped, and never a stale one.
+
+A shard is a safetensors file with a table beside it (a row a picture, sorted by uid). Tensors:
+
+    latents/<w>x<h>   (N, C, H, W)  one dense array a bucket; the table's `index` is the place in it
+    text/<kind>       (T, D)        hidden states of real tokens, one caption after another; the
+                                    table's <kind>_offset and <kind>_length cut a caption out
+    pooled/<kind>     (R, P)        pooled vectors, row i of the table
+
+The header's metadata holds the shard's fingerprint: every input that shaped its numbers, by name. The
+shard of the empty caption has text/null (T, D) and pooled/null (1, P) and no table.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from darkroom.store.atomic import replacing
+from darkroom.store.digest import sha256_json
+from darkroom.store.tables import read_table
+
+CAPTION_KINDS = ("original", "long", "short")
+INDEX_COLUMNS = ("uid", "row", "bucket_width", "bucket_height", "index")
+_METADATA_KEY = "darkroom"
+
+
+def latents_name(width: int, height: int) -> str:
+    """The tensor that holds a bucket's latents; the bucket's sides are in pixels."""
+    return f"latents/{width}x{height}"
+
+
+def table_columns(kinds: tuple[str, ...] = CAPTION_KINDS) -> list[str]:
+    """The columns of a shard's table."""
+    return [*INDEX_COLUMNS, *(f"{kind}_{what}" for kind in kinds for what in ("offset", "length"))]
+
+
+def table_digest(table: pl.DataFrame) -> str:
+    """SHA-256 of a shard's table, independent of how Parquet stored it."""
+    return sha256_json(table.select(table_columns()).to_dict(as_series=False))
+
+
+def write_shard(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any]
+) -> None:
+    """Write a shard atomically; the same tensors and fingerprint give the same bytes."""
+    # One metadata entry only: safetensors writes several in no fixed order.
+    text = json.dumps(dict(fingerprint), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    with replacing(path) as beside:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, beside, {_METADATA_KEY: text})
+
+
+class LatentShard:
+    """A shard opened for reading: its tensors are views of the mapped file, read as they are touched.
+
+    Args:
+        path: the safetensors file.
+        table: its table, or None for the shard of the empty caption.
+        expected: fingerprint fields that the shard must have; fields not named are not compared.
+
+    Raises:
+        ValueError: the file is no shard, or is stale; names the file and the fields that differ.
+    """
+
+    def __init__(
+        self, path: str | Path, table: str | Path | None, expected: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                self.tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: no whole safetensors file ({error}); make the cache again") from error
+        if _METADATA_KEY not in metadata:
+            raise ValueError(f"{path}: has no fingerprint, so the cache stage did not write it")
+        self.fingerprint: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+        check_fingerprint(path, self.fingerprint, expected or {})
+        self.table: pl.DataFrame | None = None
+        if table is not None:
+            self.table = read_table(table, table_columns())
+            if table_digest(self.table) != self.fingerprint.get("table"):
+                raise ValueError(f"{table}: is not the table of {path}; make both again (stage cache)")
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """(width, height) in pixels of every bucket that has latents here."""
+        names = [name.removeprefix("latents/") for name in self.tensors if name.startswith("latents/")]
+        return sorted((int(w), int(h)) for w, _, h in (name.partition("x") for name in names))
+
+    def latents(self, width: int, height: int) -> torch.Tensor:
+        """(N, C, H, W) latents of a bucket in the stored dtype."""
+        return self.tensors[latents_name(width, height)]
+
+    def text(self, kind: str) -> torch.Tensor:
+        """(T, D) token embeddings of a kind of caption."""
+        return self.tensors[f"text/{kind}"]
+
+    def pooled(self, kind: str) -> torch.Tensor:
+        """(R, P) pooled embeddings of a kind of caption, a row for each of the table's."""
+        return self.tensors[f"pooled/{kind}"]
+
+
+def check_fingerprint(path: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a shard made from something else than expected.
+
+    Raises:
+        ValueError: names the file and, for each field that differs, what it is and should be.
+    """
+    differ = [
+        f"{name} is {_short(found.get(name))}, expected {_short(value)}"
+        for name, value in sorted(expected.items())
+        if found.get(name) != value
+    ]
+    if differ:
+        raise ValueError(f"{path}: stale shard: {'; '.join(differ)}. Run the cache stage again")
+
+
+def _short(value: Any) -> str:
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 16 else f"{text[:12]}..."

@@ -1,0 +1,180 @@
+"""The cached samples of a run: which there are, and how a batch of them is read.
+
+Everything here is numpy: batches are gathered on a background thread, where torch's operators would
+start a second pool of threads that gets in the way of the training step's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from darkroom.config.run import CaptionChoice
+from darkroom.store.latents import CAPTION_KINDS, LatentShard
+from darkroom.train.plan import Shape, UInts, parse_uids
+
+NULL_CAPTION = len(CAPTION_KINDS)
+Ints = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Where n pictures of one bucket lie: all arrays have n rows, sorted by uid."""
+
+    uids: UInts  # (n, 2)
+    shard: Ints  # which shard
+    index: Ints  # row of the shard's latents
+    row: Ints  # row of the shard's table and pooled embeddings
+    offset: Ints  # (n, 3) first token of each kind of caption
+    length: Ints  # (n, 3) tokens of each kind of caption
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch as the cache stores it.
+
+    latents (B, C, H, W); text (B, L, D), zero where `text_mask` (B, L) is False; pooled (B, P).
+    """
+
+    latents: torch.Tensor
+    text: torch.Tensor
+    text_mask: torch.Tensor
+    pooled: torch.Tensor
+
+
+class LatentCache:
+    """All shards of a run, memory-mapped, with the place of every picture.
+
+    Args:
+        shards: (safetensors file, table) of each part, in order.
+        null: the shard of the empty caption.
+        expected: fingerprint fields that every shard must have; or one mapping for each shard. The
+            null shard is held to those fields of them that it has itself.
+
+    `max_text_tokens` is how many tokens of a caption the cache keeps at most.
+
+    Raises:
+        ValueError: a shard is stale, or no picture is there.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[tuple[str | Path, str | Path]],
+        null: str | Path,
+        expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    ) -> None:
+        wanted = [expected] * len(shards) if isinstance(expected, Mapping) else list(expected)
+        if not shards or len(wanted) != len(shards):
+            raise ValueError(f"{len(shards)} cache shards and {len(wanted)} expected fingerprints were given")
+        opened = [LatentShard(p, t, e) for (p, t), e in zip(shards, wanted, strict=True)]
+        empty = LatentShard(null, None)
+        shared = {name: value for name, value in wanted[0].items() if name in empty.fingerprint}
+        empty = LatentShard(null, None, shared)
+        self._latents = [{b: _bits(s.latents(*b)) for b in s.buckets()} for s in opened]
+        self._text = [[*(_bits(s.text(k)) for k in CAPTION_KINDS), _bits(empty.text("null"))] for s in opened]
+        self._pooled = [
+            [*(_bits(s.pooled(k)) for k in CAPTION_KINDS), _bits(empty.pooled("null"))] for s in opened
+        ]
+        self._dtype = empty.text("null").dtype
+        self._null_length = len(empty.text("null"))
+        self.max_text_tokens = int(empty.fingerprint.get("max_text_tokens", 77))
+        self._buckets = _index(opened)
+        if not self._buckets:
+            raise ValueError(
+                f"{shards[0][0]}: the cache holds no picture; look at the filter's and bucket's counts"
+            )
+
+    @property
+    def uids(self) -> dict[Shape, UInts]:
+        """The sorted uids (n, 2) of every bucket, by (width, height)."""
+        return {shape: bucket.uids for shape, bucket in self._buckets.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """latent_channels, text_dim and pooled_dim of the embeddings."""
+        latents = next(iter(next(found for found in self._latents if found).values()))
+        return {
+            "latent_channels": latents.shape[1],
+            "text_dim": self._text[0][NULL_CAPTION].shape[1],
+            "pooled_dim": self._pooled[0][NULL_CAPTION].shape[1],
+        }
+
+    def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
+        """(C, H, W) of a bucket's latents."""
+        return next(found[bucket].shape[1:] for found in self._latents if bucket in found)
+
+    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
+        """Read pictures `places` (B,) of a bucket, each with caption `captions` (B,).
+
+        A caption is a place in CAPTION_KINDS, or NULL_CAPTION for the empty one. The text is padded
+        to the longest of the batch.
+        """
+        found = self._buckets[bucket]
+        shards, num = found.shard[places], len(places)
+        is_null = captions == NULL_CAPTION
+        kinds = np.where(is_null, 0, captions)
+        lengths = np.where(is_null, self._null_length, found.length[places, kinds])
+        offsets = np.where(is_null, 0, found.offset[places, kinds])
+        longest = max(1, int(lengths.max()))
+        mask = np.arange(longest) < lengths[:, None]
+        null_text, null_pooled = self._text[0][NULL_CAPTION], self._pooled[0][NULL_CAPTION]
+        latents = np.empty((num, *self.latent_shape(bucket)), null_text.dtype)
+        text = np.zeros((num, longest, null_text.shape[1]), null_text.dtype)
+        pooled = np.empty((num, null_pooled.shape[1]), null_pooled.dtype)
+        for shard in np.unique(shards):
+            chosen = np.flatnonzero(shards == shard)
+            latents[chosen] = self._latents[shard][bucket][found.index[places[chosen]]]
+            for caption in np.unique(captions[chosen]):
+                rows = chosen[captions[chosen] == caption]
+                at, token = np.nonzero(mask[rows])
+                text[rows[at], token] = self._text[shard][caption][offsets[rows][at] + token]
+                source = 0 if caption == NULL_CAPTION else found.row[places[rows]]
+                pooled[rows] = self._pooled[shard][caption][source]
+        return Samples(
+            self._tensor(latents), self._tensor(text), torch.from_numpy(mask), self._tensor(pooled)
+        )
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(array).view(self._dtype)
+
+
+def choose_captions(choice: CaptionChoice, dropout: float, kind: Array, drop: Array) -> Ints:
+    """Which caption each sample shows, from two uniform numbers (B,) in [0, 1) a sample.
+
+    `kind` chooses among CAPTION_KINDS by the probabilities of `choice`; `drop` below `dropout` gives
+    NULL_CAPTION.
+    """
+    edges = np.cumsum([getattr(choice, name) for name in CAPTION_KINDS])[:-1]
+    return np.where(drop < dropout, NULL_CAPTION, np.searchsorted(edges, kind, side="right"))
+
+
+def _bits(tensor: torch.Tensor) -> Array:
+    """A numpy view of a tensor; bfloat16, which numpy lacks, is seen as 16-bit integers."""
+    same_size = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
+    return tensor.view(same_size).numpy()
+
+
+def _index(shards: Sequence[LatentShard]) -> dict[Shape, _Bucket]:
+    tables = []
+    for number, shard in enumerate(shards):
+        assert shard.table is not None
+        tables.append(shard.table.with_row_index("_row").with_columns(pl.lit(number).alias("_shard")))
+    merged = pl.concat(tables).sort("uid")
+    result: dict[Shape, _Bucket] = {}
+    for (width, height), part in merged.group_by("bucket_width", "bucket_height", maintain_order=True):
+        numbers = {name: part[name].to_numpy().astype(np.int64) for name in part.columns if name != "uid"}
+        result[int(str(width)), int(str(height))] = _Bucket(
+            uids=parse_uids(part["uid"].to_list()),
+            shard=numbers["_shard"],
+            index=numbers["index"],
+            row=numbers["_row"],
+            offset=np.stack([numbers[f"{kind}_offset"] for kind in CAPTION_KINDS], axis=1),
+            length=np.stack([numbers[f"{kind}_length"] for kind in CAPTION_KINDS], axis=1),
+        )
+    return dict(sorted(result.items()))

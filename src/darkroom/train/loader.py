@@ -1,0 +1,135 @@
+"""Batches of one rank, made ready on a background thread."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from darkroom.config.run import Train
+from darkroom.train import random
+from darkroom.train.data import LatentCache, choose_captions
+from darkroom.train.plan import BatchPlan, Shape
+
+NUM_PREFETCHED = 3
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One rank's share of a global batch, b pictures of one bucket, on the CPU.
+
+    latents (b, C, H, W), text (b, L, D) and pooled (b, P) in the cache's dtype; text_mask (b, L) bool,
+    or None where no caption is padded; noise (b, C, H, W) and timestep_normal (b,) float32 from N(0, 1).
+    """
+
+    step: int
+    bucket: Shape
+    latents: torch.Tensor
+    text: torch.Tensor
+    text_mask: torch.Tensor | None
+    pooled: torch.Tensor
+    noise: torch.Tensor
+    timestep_normal: torch.Tensor
+
+
+def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
+    """The places of a global batch that belong to a rank: contiguous, sizes differing by one at most."""
+    return slice(global_batch_size * rank // world_size, global_batch_size * (rank + 1) // world_size)
+
+
+class Loader:
+    """Iterates over the batches of steps [first_step, num_steps) for one rank.
+
+    `seconds_waited` adds up how long the consumer stood waiting. Use it as a context manager, so that
+    its thread ends. Errors of the thread are raised where the batch is asked for.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        plan: BatchPlan,
+        settings: Train,
+        seed: int,
+        first_step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self._cache, self._plan, self._settings, self._seed = cache, plan, settings, seed
+        self._steps = range(first_step, settings.num_steps)
+        self._slice = rank_slice(settings.global_batch_size, rank, world_size)
+        self._pin = pin_memory
+        self.seconds_waited = 0.0
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=NUM_PREFETCHED)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="darkroom-loader", daemon=True)
+
+    def make(self, step: int) -> TrainBatch:
+        """The batch of a step, made here and now."""
+        batch, part, seed = self._plan.batch(step), self._slice, self._seed
+        uids, visits = batch.uids[part], batch.visits[part]
+        captions = choose_captions(
+            self._settings.caption_choice,
+            self._settings.caption_dropout,
+            random.uniform(random.sample_keys(seed, random.CAPTION, uids, visits)),
+            random.uniform(random.sample_keys(seed, random.DROPOUT, uids, visits)),
+        )
+        samples = self._cache.gather(batch.bucket, batch.index[part], captions)
+        shape = samples.latents.shape
+        noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
+        timestep = random.normal(random.sample_keys(seed, random.TIMESTEP, uids, visits), 1)[:, 0]
+        return TrainBatch(
+            step,
+            batch.bucket,
+            samples.latents,
+            samples.text,
+            None if bool(samples.text_mask.numpy().all()) else samples.text_mask,
+            samples.pooled,
+            torch.from_numpy(noise).view(shape),
+            torch.from_numpy(timestep.copy()),
+        )
+
+    def __enter__(self) -> "Loader":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        for _ in self._steps:
+            start = time.perf_counter()
+            item = self._queue.get()
+            self.seconds_waited += time.perf_counter() - start
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        for step in self._steps:
+            try:
+                item: TrainBatch | Exception = self.make(step)
+                if self._pin and isinstance(item, TrainBatch):
+                    item = pinned(item)
+            except Exception as error:
+                item = error
+            while not self._closed.is_set():
+                try:
+                    self._queue.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if self._closed.is_set() or isinstance(item, Exception):
+                return
+
+
+def pinned(batch: TrainBatch) -> TrainBatch:
+    """The same batch in page-locked memory, from which a GPU copies without stopping the CPU."""
+    copies: dict[str, Any] = {
+        k: v.pin_memory() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)
+    }
+    return replace(batch, **copies)

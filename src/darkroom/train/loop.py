@@ -1,0 +1,178 @@
+"""The training loop: from a checkpoint or from step 0 to the last step, or to a signal."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from darkroom.config.run import Train
+from darkroom.train.checkpoint import (
+    Checkpoint,
+    Writer,
+    checkpoint_folder,
+    newest_checkpoint,
+    read_checkpoint,
+)
+from darkroom.train.data import LatentCache
+from darkroom.train.distributed import Ranks, StopVote, first_finds
+from darkroom.train.loader import Loader
+from darkroom.train.plan import BatchPlan
+from darkroom.train.record import History, Log, Progress
+from darkroom.train.step import Stepper, make_optimizer
+
+# EX_TEMPFAIL of sysexits.h: stopped by a signal, saved; the same command goes on from there.
+STOPPED_EXIT_CODE = 75
+
+# Called with (averaged model, completed steps); may return a picture (H, W, 3) uint8 for TensorBoard.
+OnSample = Callable[[nn.Module, int], npt.NDArray[np.uint8] | None]
+
+
+class Stopped(SystemExit):
+    """A signal asked the training to stop; a checkpoint is written. Ends the process with code 75."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(STOPPED_EXIT_CODE)
+        self.step = step
+
+
+class StopSignal:
+    """Whether SIGTERM or SIGUSR1 has come."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __call__(self, *_: object) -> None:
+        self.received = True
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Catch SIGTERM and SIGUSR1 inside the block (only the main thread can)."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    cache: LatentCache,
+    model: nn.Module,
+    ema: nn.Module,
+    settings: Train,
+    seed: int,
+    run_dir: str | Path,
+    ranks: Ranks,
+    log: Log,
+    on_sample: OnSample | None = None,
+) -> History:
+    """Train `model` and its average `ema` in place, going on from the newest checkpoint in `run_dir`.
+
+    Every rank calls it; rank 0 writes. The models are on the device to train on, with the initial
+    weights. Returns the history of all steps since step 0.
+
+    Raises:
+        Stopped: a signal came; the work so far is in a checkpoint.
+        RuntimeError: the loss is not finite.
+    """
+    optimizer = make_optimizer(model, settings)
+    history = History(settings, ranks)
+    saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
+    if saved is not None:
+        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizer, history)
+        if ranks.is_first:
+            log(f"train: going on from step {history.num_done}")
+    if history.num_done >= settings.num_steps:
+        return history
+    wrapped = model
+    if ranks.world_size > 1:
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    stepper = Stepper(wrapped, optimizer, ema, settings, ranks.world_size)
+    plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
+    first, on_gpu = history.num_done, stepper.device.type == "cuda"
+    writer, vote = Writer(run_dir), StopVote(ranks)
+    with ExitStack() as stack:
+        stack.callback(writer.wait)
+        stop = stack.enter_context(stop_signals())
+        progress = None
+        if ranks.is_first:
+            progress = Progress(run_dir, settings, first, log)
+            stack.callback(progress.close)
+        loader = Loader(cache, plan, settings, seed, first, ranks.rank, ranks.world_size, on_gpu)
+        stack.enter_context(loader)
+        for batch in loader:
+            history.add(stepper.step(batch))
+            step = batch.step + 1
+            stopping = vote.count(stop.received) and step < settings.num_steps
+            ending = stopping or step == settings.num_steps
+            saving = ending or step % settings.checkpoint_every_steps == 0
+            if saving or step % settings.log_every_steps == 0:
+                history.flush()
+                if progress is not None:
+                    progress.report(history, loader.seconds_waited)
+            if saving and ranks.is_first:
+                writer.write(step, snapshot(model, ema, optimizer, history))
+            if progress is not None and on_sample is not None and _is_due(step, settings):
+                picture = on_sample(ema, step)
+                if picture is not None:
+                    progress.picture(step, picture)
+            if stopping:
+                writer.wait()
+                if ranks.is_first:
+                    log(f"train: stopped by a signal after step {step}; the same command goes on from there")
+                raise Stopped(step)
+    return history
+
+
+def _is_due(step: int, settings: Train) -> bool:
+    return settings.sample_every_steps > 0 and step % settings.sample_every_steps == 0
+
+
+def snapshot(
+    model: nn.Module, ema: nn.Module, optimizer: torch.optim.AdamW, history: History
+) -> dict[str, torch.Tensor]:
+    """Everything that the next step depends on, by name, and the history. No copies."""
+    tensors = {f"weights/{name}": t for name, t in model.state_dict().items()}
+    tensors |= {f"ema/{name}": t for name, t in ema.state_dict().items()}
+    for name, weight in model.named_parameters():
+        for key, value in optimizer.state[weight].items():
+            tensors[f"{key}/{name}"] = value
+    return tensors | {"history": history.done()}
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.AdamW,
+    history: History,
+) -> None:
+    """The inverse of `snapshot`, in place."""
+    kinds: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        kind, _, rest = name.partition("/")
+        kinds.setdefault(kind, {})[rest] = tensor
+    model.load_state_dict(kinds["weights"])
+    ema.load_state_dict(kinds["ema"])
+    history.restore(checkpoint.tensors["history"])
+    names = {weight: name for name, weight in model.named_parameters()}
+    flat = [weight for group in optimizer.param_groups for weight in group["params"]]
+    state: dict[str, Any] = optimizer.state_dict()
+    state["state"] = {
+        place: {key: kinds[key][names[weight]] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for place, weight in enumerate(flat)
+    }
+    optimizer.load_state_dict(state)

@@ -1,0 +1,140 @@
+"""What a training tells: its history (kept, hashed), its log lines and TensorBoard (read, not kept)."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+import torch.distributed as dist
+
+from darkroom.config.run import Train
+from darkroom.store import write_table
+from darkroom.train.distributed import Ranks
+from darkroom.train.step import NUM_BINS, rate_of
+
+BIN_COLUMNS = [f"loss_bin_{number}" for number in range(NUM_BINS)]
+COLUMNS = ["loss", "learning_rate", "grad_norm", *BIN_COLUMNS]
+
+Log = Callable[[str], None]
+
+
+def print_line(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
+
+
+class History:
+    """One row of `COLUMNS` for every step of a run: functions of the run alone, never of the clock.
+
+    `rows` is (num_steps, len(COLUMNS)) float64 with the first `num_done` filled. `loss_bin_3` is the
+    mean loss of the samples with timesteps in [0.3, 0.4), NaN where the step had none.
+    """
+
+    def __init__(self, settings: Train, ranks: Ranks) -> None:
+        self._settings, self._ranks = settings, ranks
+        self.rows = np.full((settings.num_steps, len(COLUMNS)), np.nan)
+        self.num_done = 0
+        self._pending: list[torch.Tensor] = []
+
+    def add(self, measures: torch.Tensor) -> None:
+        """Remember a step's measures; they may still be on their way from the GPU."""
+        self._pending.append(measures)
+
+    def flush(self) -> None:
+        """Bring the measures of all ranks together into `rows`. Every rank calls it after the same steps.
+
+        Raises:
+            RuntimeError: the loss is not finite.
+        """
+        if not self._pending:
+            return
+        table = torch.stack(self._pending)
+        self._pending.clear()
+        norm = table[:, 1].clone()
+        if self._ranks.world_size > 1:
+            dist.all_reduce(table)
+        table[:, 1] = norm  # of gradients that DDP has made equal on all ranks
+        measures = table.cpu().numpy()
+        done = slice(self.num_done, self.num_done + len(measures))
+        sums, counts = measures[:, 2 : 2 + NUM_BINS], measures[:, 2 + NUM_BINS :]
+        rows = self.rows[done]
+        rows[:, 0] = measures[:, 0] / self._settings.global_batch_size
+        rows[:, 1] = [rate_of(step, self._settings) for step in range(done.start, done.stop)]
+        rows[:, 2] = measures[:, 1]
+        rows[:, 3:] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        self.num_done = done.stop
+        wrong = np.flatnonzero(~np.isfinite(rows[:, [0, 2]]).all(axis=1))
+        if len(wrong):
+            raise RuntimeError(
+                f"train: loss or gradient of step {done.start + wrong[0] + 1} is not finite; "
+                "lower train.learning_rate or train.max_grad_norm"
+            )
+
+    def restore(self, rows: torch.Tensor) -> None:
+        """Take over the rows of a checkpoint."""
+        self.num_done = len(rows)
+        self.rows[: self.num_done] = rows.numpy()
+
+    def done(self) -> torch.Tensor:
+        """The filled rows, (num_done, len(COLUMNS)) float64."""
+        return torch.from_numpy(self.rows[: self.num_done].copy())
+
+    def write(self, path: str | Path) -> None:
+        """Write columns step (completed steps, from 1) and `COLUMNS` (null for NaN) as Parquet."""
+        columns: dict[str, npt.NDArray[Any]] = {"step": np.arange(1, self.num_done + 1)}
+        columns |= {name: self.rows[: self.num_done, i] for i, name in enumerate(COLUMNS)}
+        write_table(path, pl.DataFrame(columns).fill_nan(None), sort_by="step")
+
+
+class Progress:
+    """Log lines and TensorBoard scalars of rank 0."""
+
+    def __init__(self, run_dir: str | Path, settings: Train, first_step: int, log: Log) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._settings, self._log = settings, log
+        self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
+        self._start = self._last = time.perf_counter()
+        self._first_step = self._last_step = first_step
+        self._last_wait = 0.0
+
+    def report(self, history: History, seconds_waited: float) -> None:
+        """Tell of the steps since the last report: the mean loss, speed, and share of time without data."""
+        now, step = time.perf_counter(), history.num_done
+        seconds, num = max(now - self._last, 1e-9), step - self._last_step
+        if num < 1:
+            return
+        rows = history.rows[self._last_step : step]
+        speed = num * self._settings.global_batch_size / seconds
+        wait = (seconds_waited - self._last_wait) / seconds
+        left = (now - self._start) / (step - self._first_step) * (self._settings.num_steps - step)
+        scalars = {"loss": rows[:, 0].mean(), "learning_rate": rows[-1, 1], "grad_norm": rows[:, 2].mean()}
+        self._log(
+            f"train: step {step}/{self._settings.num_steps}, loss {scalars['loss']:.4f}, "
+            f"{speed:.1f} img/s, {wait:.1%} waiting for data, {_clock(left)} left"
+        )
+        scalars |= {"images_per_second": speed, "data_wait_share": wait}
+        for number, name in enumerate(BIN_COLUMNS):
+            found = rows[:, 3 + number][np.isfinite(rows[:, 3 + number])]
+            if len(found):
+                scalars[f"loss_by_timestep/{name}"] = found.mean()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, float(value), step)  # type: ignore[no-untyped-call]
+        self._last, self._last_step, self._last_wait = now, step, seconds_waited
+
+    def picture(self, step: int, picture: npt.NDArray[np.uint8]) -> None:
+        """Show a picture (H, W, 3) in TensorBoard."""
+        self._board.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds back."""
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,0 +1,169 @@
+"""The train stage: from latent shards to a model folder that diffusers loads."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from darkroom.config.components import Component
+from darkroom.config.run import Model, Train
+from darkroom.models.components import build_mmdit, load_text_encoder, load_vae
+from darkroom.models.mmdit import MMDiT
+from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
+from darkroom.sample.pipeline import DarkroomPipeline
+from darkroom.store import replacing
+from darkroom.train.checkpoint import locked
+from darkroom.train.data import LatentCache
+from darkroom.train.distributed import Ranks, find_device, find_ranks, process_group
+from darkroom.train.loop import OnSample, fit
+from darkroom.train.plan import BatchPlan
+from darkroom.train.record import Log, print_line
+
+# Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
+# likes, and may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
+DrawSamples = Callable[[DarkroomPipeline, int], npt.NDArray[np.uint8] | None]
+
+
+def train(
+    shards: Sequence[tuple[str | Path, str | Path]],
+    null: str | Path,
+    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    model: Model,
+    settings: Train,
+    seed: int,
+    run_dir: str | Path,
+    vae: Component,
+    text_encoder: Component,
+    out_model: str | Path,
+    out_untrained: str | Path,
+    out_history: str | Path,
+    *,
+    draw_samples: DrawSamples | None = None,
+    device: str | None = None,
+    log: Log = print_line,
+    lock_seconds: float = 10.0,
+) -> dict[str, Any]:
+    """Train an MMDiT on cached latents, going on from `run_dir`'s newest checkpoint if it has one.
+
+    Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
+
+    Args:
+        shards, null, expected: see `train.data.LatentCache`; `cache.expected_fingerprint` gives `expected`.
+        model, settings, seed: sections model and train, and the seed, of the run.
+        run_dir: checkpoints and TensorBoard; named by `run_key`, since it belongs to one set of options
+            and one cache.
+        vae, text_encoder: what made the cache, exported with the model.
+        out_model: folder of the whole pipeline with the averaged weights.
+        out_untrained: folder with `transformer`, the weights at step 0.
+        out_history: Parquet, see `train.record.History`.
+        draw_samples: called every sample_every_steps.
+
+    Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
+
+    Raises:
+        ValueError: a stale shard, or options that do not fit the data.
+        RuntimeError: the run directory is in use, or the loss is not finite.
+        Stopped: SIGTERM or SIGUSR1 came and the work is saved; a SystemExit with code 75.
+    """
+    ranks = find_ranks()
+    _check_ranks(settings, ranks)
+    chosen = find_device(ranks, device)
+    with ExitStack() as stack:
+        stack.enter_context(_settled(settings, chosen))
+        cache = LatentCache(shards, null, expected)
+        _check_patches(cache, model)
+        if ranks.is_first:
+            stack.enter_context(locked(run_dir, lock_seconds))
+        trained = _moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
+        average = copy.deepcopy(trained).eval().requires_grad_(False)
+        on_sample = None
+        if draw_samples is not None and ranks.is_first and settings.sample_every_steps:
+            on_sample = _sampler(draw_samples, vae, text_encoder, cache)
+        if ranks.is_first:
+            with replacing(out_untrained) as beside:
+                save_transformer(trained, beside / "transformer")
+        with process_group(ranks, chosen):
+            history = fit(cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample)
+        if ranks.is_first:
+            history.write(out_history)
+            export_pipeline(_pipeline(average.cpu(), vae, text_encoder, cache), out_model)
+    account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
+    return {
+        "steps": history.num_done,
+        "samples_seen": history.num_done * settings.global_batch_size,
+        "num_parameters": sum(p.numel() for p in trained.parameters()),
+        **account,
+    }
+
+
+def _moved(module: Any, device: torch.device) -> Any:
+    return module.to(device)
+
+
+def _check_ranks(settings: Train, ranks: Ranks) -> None:
+    if ranks.world_size > settings.global_batch_size:
+        raise ValueError(
+            f"train.global_batch_size {settings.global_batch_size} is smaller than the "
+            f"{ranks.world_size} ranks; start at most {settings.global_batch_size}"
+        )
+
+
+def _check_patches(cache: LatentCache, model: Model) -> None:
+    """Refuse before the first step what would fail at the first batch of an odd bucket."""
+    for width, height in cache.uids:
+        _, rows, columns = cache.latent_shape((width, height))
+        if rows % model.patch_size or columns % model.patch_size:
+            raise ValueError(
+                f"model.patch_size {model.patch_size} does not divide the {rows}x{columns} latents of bucket "
+                f"{width}x{height}; make bucket.step_px a multiple of {model.patch_size} latent pixels"
+            )
+
+
+@contextmanager
+def _settled(settings: Train, device: torch.device) -> Iterator[None]:
+    """Deterministic operators and a fixed number of threads, until the block ends."""
+    determinism: Any = torch.utils.deterministic
+    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fills = determinism.fill_uninitialized_memory
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # A guard for programs that read uninitialised memory; it costs a pass over every new tensor.
+    determinism.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(was_deterministic)
+        determinism.fill_uninitialized_memory = fills
+
+
+def _pipeline(
+    average: MMDiT, vae: Component, text_encoder: Component, cache: LatentCache
+) -> DarkroomPipeline:
+    encoder = load_text_encoder(text_encoder)
+    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, cache.max_text_tokens)
+
+
+def _sampler(
+    draw_samples: DrawSamples, vae: Component, text_encoder: Component, cache: LatentCache
+) -> OnSample:
+    """Calls `draw_samples` with a pipeline that is made once."""
+    made: list[DarkroomPipeline] = []
+
+    def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
+        if not made:
+            assert isinstance(average, MMDiT)
+            made.append(_moved(_pipeline(average, vae, text_encoder, cache), average.device))
+        return draw_samples(made[0], step)
+
+    return on_sample

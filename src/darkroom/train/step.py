@@ -1,0 +1,139 @@
+"""One optimizer step: rectified-flow loss, exact accumulation, clipping, AdamW, moving average."""
+
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from darkroom.config.run import Train
+from darkroom.objectives.flow import noisy_latents, training_timestep, velocity_loss
+from darkroom.objectives.schedules import learning_rate
+from darkroom.train.loader import TrainBatch
+
+NUM_BINS = 10
+# What a step measures: the sum of the samples' losses, the gradient's norm, and by timestep bin the
+# sum of losses and the number of samples.
+NUM_MEASURES = 2 + 2 * NUM_BINS
+
+
+def rate_of(step: int, settings: Train) -> float:
+    """The learning rate of `step` (from 0)."""
+    return learning_rate(
+        step,
+        settings.num_steps,
+        settings.learning_rate,
+        settings.num_warmup_steps,
+        settings.min_learning_rate,
+    )
+
+
+def ema_weight(step: int, ema_decay: float) -> float:
+    """How much of the weights enters their average after `step` (from 0).
+
+    1 - min(ema_decay, (1 + n) / (10 + n)) after n steps: the initial weights fade from the average of a
+    short run too, and a long one averages with `ema_decay`.
+    """
+    return 1 - min(ema_decay, (2 + step) / (11 + step))
+
+
+def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.AdamW:
+    """Fused AdamW; matrices decay, and vectors (biases, norm scales) do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+class Stepper:
+    """Runs optimizer steps on a model and keeps the moving average of its weights.
+
+    Args:
+        model: the MMDiT, on its device, or that wrapped in DistributedDataParallel.
+        optimizer: from `make_optimizer`.
+        ema: the averaged model, changed in place.
+        settings: the run's train section.
+        world_size: how many ranks share a global batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.AdamW,
+        ema: nn.Module,
+        settings: Train,
+        world_size: int = 1,
+    ) -> None:
+        self.model, self.optimizer, self.ema, self.settings = model, optimizer, ema, settings
+        self._weights: list[torch.Tensor] = list(model.parameters())
+        self._averages: list[torch.Tensor] = list(ema.parameters())
+        self.device = self._weights[0].device
+        # DDP averages gradients over ranks; the loss is divided by the global batch, so undo that.
+        self._scale = world_size / settings.global_batch_size
+
+    def step(self, batch: TrainBatch) -> torch.Tensor:
+        """Train on one rank's share of a batch; returns its measures (NUM_MEASURES,) float64.
+
+        The gradient is that of the mean over the global batch's samples, however they are cut into
+        microbatches and ranks.
+        """
+        rate = rate_of(batch.step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        measures = torch.zeros(NUM_MEASURES, dtype=torch.float64, device=self.device)
+        num = len(batch.latents)
+        starts = range(0, num, self.settings.microbatch_size)
+        for start in starts:
+            part = slice(start, min(start + self.settings.microbatch_size, num))
+            is_last = part.stop == num
+            # Ranks exchange gradients once a step, with the last microbatch.
+            wait = isinstance(self.model, DistributedDataParallel) and not is_last
+            with cast(DistributedDataParallel, self.model).no_sync() if wait else nullcontext():
+                losses, timestep = self.losses(batch, part)
+                (losses.sum() * self._scale).backward()
+            _measure(measures, losses.detach(), timestep)
+        measures[1] = self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        torch._foreach_lerp_(self._averages, self._weights, ema_weight(batch.step, self.settings.ema_decay))
+        return measures
+
+    def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """(losses (b,), timesteps (b,)), float32, of part of a batch."""
+        settings, device = self.settings, self.device
+        latents, noise, text, pooled = (
+            t[part].to(device, torch.float32, non_blocking=True)
+            for t in (batch.latents, batch.noise, batch.text, batch.pooled)
+        )
+        mask = None if batch.text_mask is None else batch.text_mask[part].to(device, non_blocking=True)
+        normal = batch.timestep_normal[part].to(device, non_blocking=True)
+        timestep = training_timestep(normal, settings.logit_mean, settings.logit_std, settings.timestep_shift)
+        noisy = noisy_latents(latents, noise, timestep)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            velocity = self.model(noisy, timestep, text, mask, pooled)
+        return velocity_loss(velocity, latents, noise), timestep
+
+    def _clip(self) -> torch.Tensor:
+        gradients = [w.grad for w in self._weights if w.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        limit = self.settings.max_grad_norm
+        if self.device.type == "cpu":
+            # Below the limit the factor is 1: spare a pass over the gradients.
+            if norm > limit:
+                torch._foreach_mul_(gradients, limit / (norm.item() + 1e-6))
+        else:
+            torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
+        return norm
+
+
+def _measure(measures: torch.Tensor, losses: torch.Tensor, timestep: torch.Tensor) -> None:
+    """Add a microbatch's losses (b,) to the measures of its step."""
+    bins = (timestep * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
+    # A product with the one-hot bins, because adding by index is not deterministic on a GPU.
+    chosen = torch.nn.functional.one_hot(bins, NUM_BINS).to(torch.float64)
+    measures[0] += losses.sum(dtype=torch.float64)
+    measures[2 : 2 + NUM_BINS] += losses.double() @ chosen
+    measures[2 + NUM_BINS :] += chosen.sum(dim=0)

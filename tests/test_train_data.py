@@ -1,0 +1,209 @@
+"""Cached samples: stale shards are refused, and batches hold what the shards hold, whoever asks."""
+
+import json
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from darkroom.config.run import CaptionChoice, Train
+from darkroom.store import sample_uid, write_table
+from darkroom.store.latents import CAPTION_KINDS, LatentShard, table_columns, table_digest, write_shard
+from darkroom.train.data import NULL_CAPTION, LatentCache, choose_captions
+from darkroom.train.loader import Loader, rank_slice
+from darkroom.train.plan import BatchPlan
+
+FINGERPRINT = {"vae": "v" * 64, "text_encoder": "t" * 64, "dtype": "float32", "max_text_tokens": 16}
+CHANNELS, TEXT_DIM, POOLED_DIM = 4, 12, 8
+
+
+def write_cache(folder, parts, dtype=torch.float32, **changed):
+    """Shards of random numbers: `parts` is a list of {(width, height): pictures}. Returns (shards, null)."""
+    generator = torch.Generator().manual_seed(1)
+    shards = []
+    for number, buckets in enumerate(parts):
+        rows = [(b, i) for b, n in buckets.items() for i in range(n)]
+        named = sorted((sample_uid(f"{number}/{b}/{i}", ""), b, i) for b, i in rows)
+        tensors = {
+            f"latents/{w}x{h}": torch.randn(n, CHANNELS, h // 8, w // 8, generator=generator).to(dtype)
+            for (w, h), n in buckets.items()
+        }
+        columns = {
+            "uid": [uid for uid, _, _ in named],
+            "row": list(range(len(named))),
+            "bucket_width": [b[0] for _, b, _ in named],
+            "bucket_height": [b[1] for _, b, _ in named],
+            "index": [i for _, _, i in named],
+        }
+        for kind in CAPTION_KINDS:
+            lengths = torch.randint(2, 17, (len(named),), generator=generator)
+            columns[f"{kind}_length"] = lengths.tolist()
+            columns[f"{kind}_offset"] = (lengths.cumsum(0) - lengths).tolist()
+            text = torch.randn(int(lengths.sum()), TEXT_DIM, generator=generator)
+            tensors[f"text/{kind}"] = text.to(dtype)
+            pooled = torch.randn(len(named), POOLED_DIM, generator=generator)
+            tensors[f"pooled/{kind}"] = pooled.to(dtype)
+        table = pl.DataFrame(columns).select(table_columns())
+        name = folder / f"part-{number:05d}"
+        write_table(name.with_suffix(".parquet"), table)
+        found = {**FINGERPRINT, "table": table_digest(table), **changed}
+        write_shard(name.with_suffix(".safetensors"), tensors, found)
+        shards.append((name.with_suffix(".safetensors"), name.with_suffix(".parquet")))
+    null = {
+        "text/null": torch.ones(2, TEXT_DIM, dtype=dtype),
+        "pooled/null": torch.ones(1, POOLED_DIM, dtype=dtype),
+    }
+    write_shard(folder / "null.safetensors", null, FINGERPRINT)
+    return shards, folder / "null.safetensors"
+
+
+PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 4}]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_gathered_batches_hold_what_the_shards_hold(tmp_path, dtype):
+    shards, null = write_cache(tmp_path, PARTS, dtype)
+    cache = LatentCache(shards, null, FINGERPRINT)
+    assert {shape: len(uids) for shape, uids in cache.uids.items()} == {(64, 64): 11, (96, 48): 3}
+    opened = [LatentShard(*shard) for shard in shards]
+    rows = pl.concat([s.table.with_row_index("i").with_columns(shard=k) for k, s in enumerate(opened)]).sort(
+        "uid"
+    )
+    rows = list(rows.filter(pl.col("bucket_width") == 64).iter_rows(named=True))
+    places = np.array([10, 0, 3, 3, 7])
+    captions = np.array([0, 1, 2, NULL_CAPTION, 0])
+    batch = cache.gather((64, 64), places, captions)
+    assert batch.latents.dtype == batch.text.dtype == batch.pooled.dtype == dtype
+    for at, (place, caption) in enumerate(zip(places, captions, strict=True)):
+        row, shard = rows[place], opened[rows[place]["shard"]]
+        assert torch.equal(batch.latents[at], shard.latents(64, 64)[row["index"]])
+        if caption == NULL_CAPTION:
+            text, pooled = torch.ones(2, TEXT_DIM, dtype=dtype), torch.ones(POOLED_DIM, dtype=dtype)
+        else:
+            kind = CAPTION_KINDS[caption]
+            first = row[f"{kind}_offset"]
+            text = shard.text(kind)[first : first + row[f"{kind}_length"]]
+            pooled = shard.pooled(kind)[row["i"]]
+        assert int(batch.text_mask[at].sum()) == len(text)
+        assert torch.equal(batch.text[at][batch.text_mask[at]], text)
+        assert (batch.text[at][~batch.text_mask[at]] == 0).all()
+        assert torch.equal(batch.pooled[at], pooled)
+    assert batch.text_mask[:, -1].any()  # padded to the longest, no further
+
+
+def test_a_stale_shard_is_refused_by_file_and_field(tmp_path):
+    shards, null = write_cache(tmp_path, PARTS)
+    with pytest.raises(
+        ValueError, match=r"part-00000\.safetensors: stale shard: vae is v+\.\.\., expected w+"
+    ):
+        LatentCache(shards, null, {**FINGERPRINT, "vae": "w" * 64})
+    with pytest.raises(ValueError, match=r"max_text_tokens is 16, expected 32.*cache stage again"):
+        LatentCache(shards, null, {**FINGERPRINT, "max_text_tokens": 32})
+    with pytest.raises(ValueError, match=r"part-00001.*pictures is missing, expected abc"):
+        LatentCache(shards, null, [FINGERPRINT, {**FINGERPRINT, "pictures": "abc"}])
+    # The null shard alone is stale.
+    write_shard(null, LatentShard(null, None).tensors, {**FINGERPRINT, "text_encoder": "other"})
+    with pytest.raises(ValueError, match=r"null\.safetensors: stale shard: text_encoder is other"):
+        LatentCache(shards, null, FINGERPRINT)
+
+
+def test_a_table_of_another_shard_is_refused(tmp_path):
+    shards, null = write_cache(tmp_path, PARTS)
+    swapped = [(shards[0][0], shards[1][1])]
+    with pytest.raises(
+        ValueError, match=r"part-00001\.parquet: is not the table of .*part-00000\.safetensors"
+    ):
+        LatentCache(swapped, null, FINGERPRINT)
+
+
+def test_a_torn_shard_is_refused(tmp_path):
+    shards, null = write_cache(tmp_path, PARTS)
+    whole = shards[0][0].read_bytes()
+    shards[0][0].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        LatentCache(shards, null, FINGERPRINT)
+
+
+def test_shards_with_the_same_content_have_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_cache(tmp_path / name, PARTS)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    header = json.loads(
+        (tmp_path / "a" / "null.safetensors").read_bytes()[8:].split(b"\0", 1)[0].split(b"}}")[0] + b"}}"
+    )
+    assert list(header["__metadata__"]) == ["darkroom"]
+
+
+def make_settings(**changed):
+    return Train(**{"num_steps": 12, "global_batch_size": 6, "microbatch_size": 6, **changed})
+
+
+def make_loader(cache, settings, **options):
+    plan = BatchPlan(5, settings.global_batch_size, cache.uids)
+    return Loader(cache, plan, settings, 5, **{"first_step": 0, **options})
+
+
+def test_ranks_together_hold_the_global_batch_with_the_same_noise(tmp_path):
+    cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
+    settings = make_settings(global_batch_size=7)
+    whole = make_loader(cache, settings)
+    ranks = [make_loader(cache, settings, rank=r, world_size=3) for r in range(3)]
+    for step in range(6):
+        one, parts = whole.make(step), [loader.make(step) for loader in ranks]
+        assert sorted(len(p.latents) for p in parts) == [2, 2, 3]
+        for field in ("latents", "noise", "timestep_normal", "pooled"):
+            assert torch.equal(getattr(one, field), torch.cat([getattr(p, field) for p in parts])), field
+        lengths = [p.text.shape[1] for p in parts]
+        text = torch.cat(
+            [
+                torch.nn.functional.pad(p.text, (0, 0, 0, max(lengths) - n))
+                for p, n in zip(parts, lengths, strict=True)
+            ]
+        )
+        assert torch.equal(one.text, text)
+
+
+def test_the_thread_makes_the_same_batches_and_ends_with_the_block(tmp_path):
+    cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
+    settings = make_settings()
+    with make_loader(cache, settings, first_step=4) as loader:
+        batches = list(loader)
+    assert [b.step for b in batches] == list(range(4, 12))
+    again = make_loader(cache, settings)
+    for batch in batches:
+        assert torch.equal(batch.noise, again.make(batch.step).noise)
+        assert torch.equal(batch.text, again.make(batch.step).text)
+    with make_loader(cache, settings) as loader:
+        next(iter(loader))  # leave with the queue full
+    assert not [t for t in threading.enumerate() if t.name == "darkroom-loader"]
+
+
+def test_an_error_of_the_thread_reaches_the_training(tmp_path):
+    cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
+    with make_loader(cache, make_settings()) as loader:
+        pass
+    broken = make_loader(cache, make_settings())
+    broken.make = lambda step: (_ for _ in ()).throw(ValueError(f"step {step} broke"))
+    with broken as loader, pytest.raises(ValueError, match="step 0 broke"):
+        list(loader)
+
+
+def test_captions_are_chosen_and_dropped_at_the_configured_rates():
+    generator = np.random.default_rng(0)
+    kind, drop = generator.random(200_000), generator.random(200_000)
+    choice = CaptionChoice(original=0.1, long=0.6, short=0.3)
+    share = np.bincount(choose_captions(choice, 0.1, kind, drop), minlength=4) / 200_000
+    np.testing.assert_allclose(share, [0.09, 0.54, 0.27, 0.1], atol=0.005)
+    only = choose_captions(CaptionChoice(original=0, long=1, short=0), 0.0, kind, drop)
+    assert set(only) == {1}
+
+
+def test_slices_cover_the_batch_once():
+    for size, world in [(8, 1), (8, 3), (5, 5)]:
+        parts = [list(range(size))[rank_slice(size, r, world)] for r in range(world)]
+        assert [place for part in parts for place in part] == list(range(size))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
