@@ -25,9 +25,9 @@ include: "rules/report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         f"{RUN}/report/manifest.json",
+    localrule: True
 
 
 onstart:
@@ -37,4 +37,3 @@ onstart:
 # What Snakemake made, DVC records; inside `dvc repro` DVC does that itself.
 onsuccess:
     record_in_dvc()
-    print(f"report     {Path(f'{RUN}/report/report.html').resolve()}")

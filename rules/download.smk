@@ -36,7 +36,7 @@ rule download_part:
 
 rule download:
     input:
-        urls=f"{DATASET}/urls.parquet",
+        files=[f"{DATASET}/urls.parquet"],
         parts=expand(f"{DATASET}/download/{{part}}.json", part=PARTS),
     output:
         manifest=f"{DATASET}/download/manifest.json",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 TINY_DATASET = {
     "source": {"num_scenes": 150, "num_digits": 6, "num_photos": 6},
     "rows_per_part": 130,
-    "download": {"timeout_s": 0.5, "total_timeout_s": 1.0},
+    "download": {"timeout_s": 3, "total_timeout_s": 6},
 }
 TINY_RUN = {
     "bucket": {"max_side_px": 96},

@@ -41,7 +41,7 @@ def write_run(folder: Path, name: str, **values: object) -> None:
         ("runs/demo.yaml", "seed: 0", "seed: 0\nseed: 1", "stands twice"),
         ("datasets/demo.yaml", "num_scenes", "num_scene", "source.num_scene: unknown key; did you mean 'num_scenes'?"),
         ("datasets/demo.yaml", "max_pwatermark: 0.5", "max_pwatermark: 50", "filter.max_pwatermark: input should be less than or equal to 1; it is 50"),
-        ("datasets/demo.yaml", "timeout_s: 2\n", "timeout_s: 2s\n", "download.timeout_s"),
+        ("datasets/demo.yaml", "timeout_s: 4\n", "timeout_s: 4s\n", "download.timeout_s"),
         ("datasets/demo.yaml", "kind: demo", "kind: dmo", "'dmo'"),
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """`darkroom ...`: what a person calls by hand. The pipeline itself is `snakemake`."""
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +62,10 @@ def serve(
     source = load_project(run).dataset.source
     if not isinstance(source, DemoSource):
         raise typer.BadParameter(f"run {run!r} has a dataset with a {source.kind} source, not a demo world")
-    serve_world(DemoWorld(source), port=port)
+    with serve_world(DemoWorld(source), port=port) as server:
+        typer.echo(f"the demo world is at http://127.0.0.1:{server.port}/ until Ctrl-C")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @demo.command("train-components")

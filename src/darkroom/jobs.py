@@ -79,7 +79,8 @@ def summary_line(stage: str, counts: Mapping[str, Any]) -> str:
 
 def _phrases(counts: Mapping[str, Any]) -> list[str]:
     phrases = []
-    for name, value in counts.items():
+    # Plain numbers first, then what they are made of.
+    for name, value in sorted(counts.items(), key=lambda item: isinstance(item[1], Mapping)):
         words = name.replace("_", " ")
         if isinstance(value, Mapping):
             inner = ", ".join(f"{n:,} {k}" for k, n in value.items() if isinstance(n, int) and n)

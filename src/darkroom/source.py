@@ -78,7 +78,7 @@ def web_of(source: DemoSource | ListSource, settings: Download) -> Iterator[dict
         return
     from darkroom.demo.server import running_server
 
-    with running_server(source, timeout_s=settings.timeout_s, total_timeout_s=settings.total_timeout_s) as web:
+    with running_server(source, settings) as web:
         yield web
 
 

@@ -4,7 +4,7 @@ from darkroom.jobs import job, summary_line
 from darkroom.store import write_manifest
 
 # Inputs that are this stage's own; every other input is an upstream manifest.
-OWN = ("parts", "files", "urls")
+OWN = ("parts", "files")
 
 with job(snakemake.log[0]):
     body = write_manifest(
@@ -13,6 +13,6 @@ with job(snakemake.log[0]):
         params=snakemake.params.settings,
         upstream={name: path for name, path in snakemake.input.items() if name not in OWN},
         part_manifests=snakemake.input.parts,
-        files=[path for name in ("urls", "files") for path in snakemake.input.get(name, [])],
+        files=snakemake.input.get("files", []),
     )
     print(summary_line(body["stage"], body["counts"]))

@@ -46,7 +46,7 @@ class Download(Section):
     timeout_s: float = Field(10.0, gt=0, description="longest silence of a server, seconds")
     total_timeout_s: float = Field(60.0, gt=0, description="longest fetch of one URL, seconds")
     max_bytes: int = Field(50_000_000, ge=1, description="longest response body, bytes")
-    max_pixels: int = Field(100_000_000, ge=1, description="width x height allowed before decoding")
+    max_pixels: int = Field(40_000_000, ge=1, description="width x height allowed before decoding")
     max_side_px: int = Field(1024, ge=16, description="pictures with a longer side are reduced")
     jpeg_quality: int = Field(95, ge=1, le=100, description="quality of the stored JPEG")
     disallowed_directives: tuple[str, ...] = Field(
