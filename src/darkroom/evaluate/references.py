@@ -30,17 +30,17 @@ class References:
 
 
 def choose(references: References, number: int) -> pl.DataFrame:
-    """The first `number` pictures by uid that have a bucket: uid, part, offset, size and their crop.
+    """The first `number` pictures by uid that have a bucket: uid, row, part, offset, size and their crop.
 
     Raises:
         ValueError: fewer than two pictures have a bucket.
     """
     parts = []
     for index, (table, buckets) in enumerate(zip(references.tables, references.buckets, strict=True)):
-        places = read_table(buckets, ["uid", *_PLACE]).drop_nulls()
-        stored = read_table(table, ["uid", "width", "height", "offset", "size"])
-        parts.append(places.join(stored, on="uid").with_columns(part=pl.lit(index)))
-    chosen = pl.concat(parts).sort("uid").head(number)
+        places = read_table(buckets, ["uid", "row", *_PLACE]).drop_nulls()
+        stored = read_table(table, ["uid", "row", "width", "height", "offset", "size"])
+        parts.append(places.join(stored, on=["uid", "row"]).with_columns(part=pl.lit(index)))
+    chosen = pl.concat(parts).sort("uid", "row").head(number)
     if chosen.height < 2:
         raise ValueError(f"{chosen.height} reference pictures have a bucket; distances need two or more")
     return chosen
@@ -48,7 +48,7 @@ def choose(references: References, number: int) -> pl.DataFrame:
 
 def read_references(references: References, chosen: pl.DataFrame) -> Iterator[np.ndarray]:
     """The chosen pictures, uint8 (bucket_height, bucket_width, 3), part by part and by uid in each."""
-    for (part,), rows in chosen.sort("part", "uid").group_by(["part"], maintain_order=True):
+    for (part,), rows in chosen.sort("part", "uid", "row").group_by(["part"], maintain_order=True):
         with TarReader(references.tars[int(str(part))]) as tar:
             for row in rows.iter_rows(named=True):
                 yield decode_picture(tar.read(row["offset"], row["size"]), row)

@@ -98,11 +98,11 @@ def read_captions(
 ) -> dict[str, Any]:
     """Shares of right captions by kind, and pictures with their captions before and after."""
     stored = pl.concat(
-        read_table(path, ["uid", "offset", "size"]).with_columns(part=pl.lit(index))
+        read_table(path, ["uid", "row", "offset", "size"]).with_columns(part=pl.lit(index))
         for index, path in enumerate(tables)
     )
     all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
-    told = all_captions.join(stored, on="uid").sort("uid")
+    told = all_captions.join(stored, on=["uid", "row"]).sort("uid", "row")
     if truth is not None:
         # The uid sorts by chance, so the first pictures are a fair sample of all.
         told = told.join(read_table(truth, ["row", "kind", "scene"]), on="row", how="left")
@@ -164,8 +164,8 @@ def _choose(told: pl.DataFrame, number: int) -> pl.DataFrame:
     rare = [told.filter(pl.col("kind") == kind).head(1) for kind in ("digit", "photo")]
     wrong = told.filter(~pl.col("long_right")).head(1)
     plain = told.filter(pl.col("kind") == "scene").head(number)
-    chosen = pl.concat([*rare, wrong, plain]).unique("uid", maintain_order=True).head(number)
-    return chosen.sort("uid")
+    chosen = pl.concat([*rare, wrong, plain]).unique("row", maintain_order=True).head(number)
+    return chosen.sort("uid", "row")
 
 
 def _examples(shown: pl.DataFrame, tars: Sequence[Path]) -> list[dict[str, Any]]:
