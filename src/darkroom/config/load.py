@@ -164,7 +164,7 @@ def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
         if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
             model = model.model_fields[key].annotation
         else:
-            choices = [m for m in getattr(model, "__args__", ()) if isinstance(m, type)]
+            choices = [m for m in getattr(model, "__args__", ()) if hasattr(m, "model_fields")]
             tagged = [m for m in choices if f"'{key}'" in str(m.model_fields.get("kind", ""))]
             model = tagged[0] if tagged else model
     return list(getattr(model, "model_fields", {}))

@@ -35,7 +35,7 @@ def outline(shape: str) -> np.ndarray:
     if shape == "triangle":
         return np.array([(0, -1), (1, 0.85), (-1, 0.85)])
     if shape == "star":
-        return _polar(np.arange(10) * 36 - 90, np.tile((1.08, 0.45), 5)) + (0, 0.08)
+        return _polar(np.arange(10) * 36 - 90, np.tile((1.08, 0.45), 5)) + np.array((0, 0.08))
     if shape == "cross":
         a = 0.34
         corners = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a)]
@@ -79,14 +79,15 @@ def _jittered(color: str, rng: np.random.Generator) -> tuple[float, float, float
 def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     height, width = scene.height, scene.width
     base = np.array(_GROUND_RGB[scene.ground], np.float32)
-    shade = np.zeros((height, width), np.float32)
     period = max(4.0, min(height, width) / rng.uniform(6, 10))
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    if scene.pattern == "plain":
+        return np.tile(base.astype(np.uint8), (height, width, 1))
+    y, x = np.ogrid[0:height, 0:width]
     if scene.pattern == "striped":
         angle = rng.uniform(0, np.pi)
-        shade = (np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period) > 0) * -22.0
+        shade = (np.sin((x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period)) > 0) * -22.0
     elif scene.pattern == "checked":
         shade = ((x // period + y // period) % 2) * -22.0
-    elif scene.pattern == "speckled":
+    else:
         shade = cv2.GaussianBlur(rng.normal(0, 30, (height, width)).astype(np.float32), (0, 0), 0.8)
     return np.clip(base + shade[..., None], 0, 255).astype(np.uint8)
