@@ -1,0 +1,129 @@
+"""Checkpoints: whole or passed over, the newest two kept; one training a directory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from darkroom.config.run import Model, Train
+from darkroom.train.checkpoint import (
+    Checkpoint,
+    Writer,
+    checkpoint_folder,
+    locked,
+    newest_checkpoint,
+    read_checkpoint,
+    run_key,
+    write_checkpoint,
+)
+
+
+def make(step):
+    return Checkpoint(step, {"weights/a": torch.full((3,), float(step)), "history": torch.zeros(step, 2)})
+
+
+def test_a_checkpoint_comes_back_as_written(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    write_checkpoint(tmp_path, make(7))
+    assert newest_checkpoint(tmp_path) == 7
+    found = read_checkpoint(checkpoint_folder(tmp_path, 7))
+    assert found.step == 7
+    assert found.tensors.keys() == make(7).tensors.keys()
+    assert all(torch.equal(found.tensors[name], t) for name, t in make(7).tensors.items())
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    for step in (5, 10, 15):
+        write_checkpoint(tmp_path, make(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no state", "no tensors", "half a state"])
+def test_a_torn_checkpoint_is_passed_over_aloud_and_removed_by_the_next(tmp_path, damage):
+    for step in (5, 10):
+        write_checkpoint(tmp_path, make(step))
+    tensors, state = (checkpoint_folder(tmp_path, 10) / name for name in ("state.safetensors", "state.json"))
+    whole = tensors.read_bytes()
+    if damage == "cut":
+        tensors.write_bytes(whole[:-1])
+    elif damage == "flip":
+        tensors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    elif damage == "no state":
+        state.unlink()
+    elif damage == "no tensors":
+        tensors.unlink()
+    else:
+        state.write_bytes(state.read_bytes()[:20])
+    heard = []
+    assert newest_checkpoint(tmp_path, heard.append) == 5
+    assert len(heard) == 1 and "step-00000010: passed over" in heard[0]
+    write_checkpoint(tmp_path, make(8))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000008"]
+
+
+def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
+    write_checkpoint(tmp_path, make(5))
+    code = (
+        "import os, sys, torch, darkroom.train.checkpoint as c\n"
+        "c._sync = lambda path: os.kill(os.getpid(), 9)\n"
+        "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, {'weights/a': torch.zeros(3)}))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    assert newest_checkpoint(tmp_path) == 5
+    write_checkpoint(tmp_path, make(10))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000010"]
+
+
+def test_the_background_writer_keeps_what_the_tensors_were(tmp_path):
+    writer, weights = Writer(tmp_path), torch.ones(4)
+    writer.write(3, {"weights/a": weights})
+    weights.zero_()
+    writer.wait()
+    assert torch.equal(read_checkpoint(checkpoint_folder(tmp_path, 3)).tensors["weights/a"], torch.ones(4))
+
+
+def test_the_background_writers_error_is_raised(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    writer = Writer(tmp_path / "file")
+    writer.write(3, {"weights/a": torch.ones(4)})
+    with pytest.raises(OSError):
+        writer.wait()
+
+
+def test_a_second_training_is_told_who_holds_the_directory(tmp_path):
+    code = (
+        "import sys\nfrom darkroom.train.checkpoint import locked\n"
+        "with locked(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    with (
+        pytest.raises(RuntimeError, match=f"in use by another training .process {other.pid} on"),
+        locked(tmp_path, 0.2),
+    ):
+        pass
+    other.kill()  # the lock goes with its process
+    other.wait()
+    with locked(tmp_path, 5):
+        pass
+
+
+def test_the_run_key_follows_what_decides_the_weights_only():
+    model = Model(num_blocks=1, num_heads=1)
+    settings = Train(num_steps=10, global_batch_size=4, microbatch_size=4)
+    key = run_key(model, settings, 0, "a" * 64)
+    assert len(key) == 12 and int(key, 16) >= 0
+    same = {"microbatch_size": 2, "num_threads": 1, "checkpoint_every_steps": 7, "log_every_steps": 3}
+    assert run_key(model, settings.model_copy(update=same), 0, "a" * 64) == key
+    others = [
+        run_key(model.model_copy(update={"num_heads": 2}), settings, 0, "a" * 64),
+        run_key(model, settings.model_copy(update={"learning_rate": 1e-3}), 0, "a" * 64),
+        run_key(model, settings.model_copy(update={"num_steps": 11}), 0, "a" * 64),
+        run_key(model, settings, 1, "a" * 64),
+        run_key(model, settings, 0, "b" * 64),
+    ]
+    assert len({key, *others}) == 6

@@ -1,0 +1,287 @@
+"""Training: repeatable to the bit, through kills and signals, and the same on several ranks."""
+
+import copy
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train_data import FINGERPRINT, write_cache
+
+from darkroom.config.run import Model, Train
+from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint
+from darkroom.train.data import LatentCache
+from darkroom.train.distributed import Ranks, find_ranks, process_group
+from darkroom.train.loader import Loader
+from darkroom.train.loop import STOPPED_EXIT_CODE, Stopped, fit
+from darkroom.train.plan import BatchPlan
+from darkroom.train.record import COLUMNS
+from darkroom.train.step import Stepper, ema_weight, make_optimizer, rate_of
+
+PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 9, (48, 96): 2}]
+MODEL = Model(num_blocks=2, num_heads=2, head_dim=8, patch_size=2)
+SETTINGS = Train(
+    num_steps=20,
+    global_batch_size=6,
+    microbatch_size=6,
+    learning_rate=3e-3,
+    num_warmup_steps=3,
+    ema_decay=0.9,
+    dtype="float32",
+    checkpoint_every_steps=5,
+    log_every_steps=4,
+)
+ALONE = Ranks()
+
+
+def changed(**options):
+    return SETTINGS.model_copy(update=options)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return LatentCache(*write_cache(tmp_path_factory.mktemp("cache"), PARTS), FINGERPRINT)
+
+
+class Plain(torch.nn.Module):
+    """A stand-in for the MMDiT that ranks of their own need not import diffusers for."""
+
+    def __init__(self, latent_channels, text_dim, pooled_dim):
+        super().__init__()
+        self.text_in = torch.nn.Linear(text_dim + pooled_dim + 1, 16)
+        self.image_in = torch.nn.Conv2d(latent_channels, 16, 3, padding=1)
+        self.image_out = torch.nn.Conv2d(16, latent_channels, 3, padding=1)
+
+    def forward(self, latents, timestep, text, text_mask, pooled):
+        if text_mask is not None:
+            text = text * text_mask[..., None]
+        condition = self.text_in(torch.cat([text.sum(1), pooled, timestep[:, None]], dim=1))
+        return self.image_out(torch.tanh(self.image_in(latents) + condition[..., None, None]))
+
+
+def make_models(cache, plain=False):
+    if plain:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = Plain(**cache.sizes)
+    else:
+        from darkroom.models.components import build_mmdit
+
+        model = build_mmdit(MODEL, **cache.sizes, seed=0)
+    return model, copy.deepcopy(model).requires_grad_(False)
+
+
+def run(cache, run_dir, settings=SETTINGS, on_sample=None, log=lambda _: None, ranks=ALONE, plain=False):
+    model, ema = make_models(cache, plain)
+    history = fit(cache, model, ema, settings, 0, run_dir, ranks, log, on_sample)
+    return {**model.state_dict(), **{f"ema/{k}": v for k, v in ema.state_dict().items()}}, history.rows
+
+
+def assert_equal(one, other):
+    assert one[0].keys() == other[0].keys()
+    for name, tensor in one[0].items():
+        assert torch.equal(tensor, other[0][name]), name
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cache, tmp_path_factory):
+    torch.set_num_threads(1)
+    return run(cache, tmp_path_factory.mktemp("run"))
+
+
+def test_two_runs_are_the_same_to_the_bit(cache, uninterrupted, tmp_path):
+    assert_equal(run(cache, tmp_path), uninterrupted)
+
+
+def test_training_learns_and_its_history_is_whole(uninterrupted):
+    weights, rows = uninterrupted
+    assert rows.shape == (20, len(COLUMNS))
+    assert np.isfinite(rows[:, :3]).all()
+    np.testing.assert_allclose(rows[:, 1], [rate_of(step, SETTINGS) for step in range(20)])
+    # At first the velocity is 0, so the loss is about E|e - x0|^2 = 2; random latents are not learnt, but
+    # the weights move.
+    assert rows[0, 0] == pytest.approx(2, abs=0.4)
+    assert (weights["image_out.weight"] != 0).any()
+    assert (weights["image_out.weight"] != weights["ema/image_out.weight"]).any()
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(at):
+    def on_sample(_, step):
+        if step == at:
+            raise Killed
+
+    return on_sample
+
+
+def test_killed_twice_and_resumed_gives_the_same_weights_and_history(cache, uninterrupted, tmp_path):
+    every_step = changed(sample_every_steps=1)
+    for at, newest in ((7, 5), (13, 10)):
+        with pytest.raises(Killed):
+            run(cache, tmp_path, every_step, kill_at(at))
+        assert newest_checkpoint(tmp_path) == newest
+    assert_equal(run(cache, tmp_path), uninterrupted)
+    assert_equal(run(cache, tmp_path), uninterrupted)  # a finished run trains no further
+
+
+def test_a_torn_checkpoint_costs_steps_but_not_the_result(cache, uninterrupted, tmp_path):
+    with pytest.raises(Killed):
+        run(cache, tmp_path, changed(sample_every_steps=1), kill_at(12))
+    file = checkpoint_folder(tmp_path, 10) / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    lines = []
+    assert_equal(run(cache, tmp_path, log=lines.append), uninterrupted)
+    assert any("passed over" in line for line in lines)
+    assert any("going on from step 5" in line for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_after_the_step_and_ends_with_code_75(cache, uninterrupted, tmp_path, number):
+    def send(_, step):
+        if step == 8:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as stopped:
+        run(cache, tmp_path, changed(sample_every_steps=1), send)
+    assert stopped.value.code == STOPPED_EXIT_CODE == 75
+    assert newest_checkpoint(tmp_path) == stopped.value.step == 9
+    assert signal.getsignal(number) is before
+    assert not [t for t in threading.enumerate() if t.name.startswith("darkroom")]
+    assert_equal(run(cache, tmp_path), uninterrupted)
+
+
+def test_the_log_tells_step_loss_speed_and_wait(cache, tmp_path):
+    lines = []
+    run(cache, tmp_path, changed(num_steps=8), log=lines.append)
+    assert [line.split(",")[0] for line in lines] == ["train: step 4/8", "train: step 5/8", "train: step 8/8"]
+    assert all("img/s" in line and "waiting for data" in line and "left" in line for line in lines)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(cache, tmp_path):
+    with pytest.raises(RuntimeError, match=r"step [0-9]+ is not finite.*learning_rate"):
+        run(cache, tmp_path, changed(learning_rate=1e30, num_warmup_steps=0, max_grad_norm=1e30))
+
+
+def gradients(cache, settings):
+    """The gradient of the first step, caught before the optimizer uses it."""
+    model, ema = make_models(cache)
+    with torch.no_grad():
+        for weight in model.parameters():  # leave the initial zeros, behind which gradients vanish
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)), alpha=0.05)
+    stepper = Stepper(model, make_optimizer(model, settings), ema, settings)
+    caught = {}
+
+    def catch():
+        caught.update({name: w.grad.clone() for name, w in model.named_parameters()})
+        return torch.zeros(())
+
+    stepper._clip = catch
+    loader = Loader(cache, BatchPlan(0, settings.global_batch_size, cache.uids), settings, 0, 0)
+    measures = stepper.step(loader.make(0))
+    return caught, measures
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(cache):
+    whole, one = gradients(cache, SETTINGS)
+    parts, many = gradients(cache, changed(microbatch_size=4))  # 4 + 2 pictures: uneven
+    assert sum(float(g.abs().sum()) for g in whole.values()) > 0
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(one, many, rtol=1e-6, atol=1e-6)
+    assert one[12:].sum() == SETTINGS.global_batch_size
+    assert float(one[2:12].sum()) == pytest.approx(float(one[0]))
+
+
+def test_gradients_are_clipped_to_the_norm(cache):
+    model, ema = make_models(cache)
+    stepper = Stepper(model, make_optimizer(model, SETTINGS), ema, changed(max_grad_norm=0.5))
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    norm = stepper._clip()
+    assert float(norm) == pytest.approx(math.sqrt(sum(w.numel() for w in model.parameters())))
+    assert float(torch.nn.utils.get_total_norm([w.grad for w in model.parameters()])) == pytest.approx(
+        0.5, rel=1e-4
+    )
+    for weight in model.parameters():
+        weight.grad.mul_(0.5)
+    stepper._clip()
+    clipped = torch.nn.utils.get_total_norm([w.grad for w in model.parameters()])
+    assert float(clipped) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_vectors_do_not_decay(cache):
+    decay, none = make_optimizer(make_models(cache)[0], SETTINGS).param_groups
+    assert decay["weight_decay"] == SETTINGS.weight_decay and none["weight_decay"] == 0
+    assert min(w.ndim for w in decay["params"]) == 2 and max(w.ndim for w in none["params"]) == 1
+
+
+def test_the_average_forgets_the_start_and_ends_at_its_decay():
+    assert ema_weight(0, 0.9999) == pytest.approx(1 - 2 / 11)
+    assert ema_weight(10**7, 0.9999) == pytest.approx(1e-4)
+
+
+def test_ranks_are_found_in_the_environment():
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    assert find_ranks({}) == Ranks(0, 1, 0)
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}
+    assert find_ranks({**torchrun, **meeting}) == Ranks(3, 4, 1)
+    srun = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}
+    assert find_ranks({**srun, **meeting}) == Ranks(1, 2, 1)
+    with pytest.raises(ValueError, match="SLURM_NTASKS is 2, but MASTER_ADDR"):
+        find_ranks(srun)
+
+
+ON_RANKS = changed(num_steps=24, microbatch_size=2, sample_every_steps=1)
+
+
+def main(folder, run_dir):
+    """One of two ranks: rank 0 alone gets a signal after step 20, and both must stop together."""
+    torch.set_num_threads(1)
+    shards = [(p, p.with_suffix(".parquet")) for p in sorted(Path(folder).glob("part-*.safetensors"))]
+    cache, ranks = LatentCache(shards, Path(folder) / "null.safetensors", FINGERPRINT), find_ranks()
+
+    def stop(_, step):
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with process_group(ranks, torch.device("cpu")):
+        run(cache, run_dir, ON_RANKS, stop, ranks=ranks, plain=True)
+
+
+def start_ranks(num, *arguments):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
+    env = {**os.environ, **meeting, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *map(str, arguments)]
+    ranks = [subprocess.Popen(command, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num)]
+    return [rank.wait(timeout=120) for rank in ranks]
+
+
+def test_two_ranks_agree_with_one_stop_together_and_go_on_as_one(cache, tmp_path):
+    write_cache(tmp_path, PARTS)
+    _, alone = run(cache, tmp_path / "alone", ON_RANKS, plain=True)
+    assert start_ranks(2, tmp_path, tmp_path / "run") == [75, 75]
+    assert newest_checkpoint(tmp_path / "run") in (21, 22)
+    _, both = run(cache, tmp_path / "run", ON_RANKS, plain=True)
+    assert both[:20, 0].std() > 1e-3
+    np.testing.assert_allclose(both[:, 0], alone[:, 0], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(both[:, 2], alone[:, 2], rtol=1e-3)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
