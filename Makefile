@@ -33,14 +33,14 @@ test-fast: $(READY)
 check: $(READY)
 	ruff check .
 	ruff format --check .
-	snakefmt --check --quiet Snakefile rules
-	snakemake --lint
+	snakefmt --check Snakefile rules
+	python workflow/lint.py
 	mypy
 
 format: $(READY)
 	ruff check --fix .
 	ruff format .
-	snakefmt --quiet Snakefile rules
+	snakefmt Snakefile rules
 
 schema: $(READY)
 	darkroom schema > config/schema.json

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from darkroom.config import ConfigError, load_project
 from darkroom.source import count_rows
-from darkroom.stages import stage_settings
+from darkroom.stages import STAGES, manifest_path, stage_settings
 from darkroom.store import num_parts, part_name
 
 

@@ -11,6 +11,7 @@ rule train:
     output:
         model=directory(f"{RUN}/train/model"),
         untrained=directory(f"{RUN}/train/untrained"),
+        samples=directory(f"{RUN}/train/samples"),
         history=f"{RUN}/train/history.parquet",
         loss=f"{RUN}/train/loss.csv",
         manifest=f"{RUN}/train/manifest.json",
@@ -26,5 +27,5 @@ rule train:
     shell:
         "{params.launch} python workflow/scripts/train.py --settings {params.settings:q} {params.names}"
         " --cache {input.cache} --run-dir {params.run_dir} --model {output.model}"
-        " --untrained {output.untrained} --history {output.history} --loss {output.loss}"
+        " --untrained {output.untrained} --samples {output.samples} --history {output.history} --loss {output.loss}"
         " --manifest {output.manifest} --log {log}"

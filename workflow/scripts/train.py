@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from darkroom.config.components import Component
@@ -13,7 +14,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
 parser.add_argument("--vae", required=True, help="name of a component in the settings")
 parser.add_argument("--text-encoder", required=True, help="name of a component in the settings")
-for name in ("cache", "run-dir", "model", "untrained", "history", "loss", "manifest", "log"):
+for name in ("cache", "run-dir", "model", "untrained", "samples", "history", "loss", "manifest", "log"):
     parser.add_argument(f"--{name}", type=Path, required=True)
 args = parser.parse_args()
 
@@ -50,6 +51,9 @@ with job(args.log, settings.num_threads):
         draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
     )
     if find_ranks().is_first:
+        (run_dir / "samples").mkdir(exist_ok=True)
+        with replacing(args.samples) as beside:
+            shutil.copytree(run_dir / "samples", beside)
         with replacing(args.loss) as beside:
             read_table(args.history).write_csv(beside)
         write_manifest(
@@ -57,7 +61,7 @@ with job(args.log, settings.num_threads):
             stage="train",
             params=args.settings,
             upstream={"cache": args.cache},
-            files=[args.model, args.untrained, args.history, args.loss],
+            files=[args.model, args.untrained, args.samples, args.history, args.loss],
             counts=counts,
         )
         print(summary_line("train", counts))

@@ -13,7 +13,9 @@ from darkroom.sample.pipeline import DarkroomPipeline
 from darkroom.train.stage import DrawSamples
 
 
-def sample_writer(prompts: Sequence[str], sampling: Sampling, seed: int, folder: str | Path) -> DrawSamples | None:
+def sample_writer(
+    prompts: Sequence[str], sampling: Sampling, seed: int, folder: str | Path
+) -> DrawSamples | None:
     """A function that draws one picture a prompt into `folder`/step-00000500.png, or None without prompts."""
     if not prompts:
         return None
