@@ -228,6 +228,18 @@ def test_vectors_do_not_decay(cache):
     assert min(w.ndim for w in decay["params"]) == 2 and max(w.ndim for w in none["params"]) == 1
 
 
+def test_the_average_is_that_of_the_weights_and_keeps_no_graph(cache):
+    model, ema = make_models(cache)
+    stepper = Stepper(model, make_optimizer(model, SETTINGS), ema, SETTINGS)
+    loader = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0)
+    expected = model.image_out.weight.detach().clone()
+    for step in range(3):
+        stepper.step(loader.make(step))
+        expected.lerp_(model.image_out.weight.detach(), ema_weight(step, SETTINGS.ema_decay))
+    torch.testing.assert_close(ema.image_out.weight, expected, rtol=0, atol=0)
+    assert not any(w.requires_grad or w.grad_fn for w in ema.parameters())
+
+
 def test_the_average_forgets_the_start_and_ends_at_its_decay():
     assert ema_weight(0, 0.9999) == pytest.approx(1 - 2 / 11)
     assert ema_weight(10**7, 0.9999) == pytest.approx(1e-4)

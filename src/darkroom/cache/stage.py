@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -30,9 +30,6 @@ from darkroom.store.latents import (
     table_digest,
     write_shard,
 )
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -121,7 +118,7 @@ def _stored(tensor: torch.Tensor, settings: Cache) -> torch.Tensor:
 
 
 def _latents(
-    pictures: pl.DataFrame, tar: str | Path, settings: Cache, vae: "AutoencoderKL"
+    pictures: pl.DataFrame, tar: str | Path, settings: Cache, vae: Any
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
     """The latents of every bucket (N, C, H, W), and the place of each picture in its bucket's."""
     found: dict[tuple[int, int], list[torch.Tensor]] = {}

@@ -34,6 +34,7 @@ _NOT_IN_KEY = {
     "log_every_steps",
     "sample_every_steps",
     "sample_prompts",
+    "sampling",
 }
 
 

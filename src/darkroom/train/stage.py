@@ -83,9 +83,14 @@ def train(
             stack.enter_context(locked(run_dir, lock_seconds))
         trained = _moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
         average = copy.deepcopy(trained).eval().requires_grad_(False)
+
+        def in_pipeline(transformer: MMDiT) -> DarkroomPipeline:
+            shift = settings.timestep_shift
+            return _pipeline(transformer, vae, text_encoder, cache.max_text_tokens, shift)
+
         on_sample = None
         if draw_samples is not None and ranks.is_first and settings.sample_every_steps:
-            on_sample = _sampler(draw_samples, vae, text_encoder, cache)
+            on_sample = _sampler(draw_samples, in_pipeline)
         if ranks.is_first:
             with replacing(out_untrained) as beside:
                 save_transformer(trained, beside / "transformer")
@@ -93,7 +98,7 @@ def train(
             history = fit(cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample)
         if ranks.is_first:
             history.write(out_history)
-            export_pipeline(_pipeline(average.cpu(), vae, text_encoder, cache), out_model)
+            export_pipeline(in_pipeline(average.cpu()), out_model)
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
     return {
         "steps": history.num_done,
@@ -148,22 +153,20 @@ def _settled(settings: Train, device: torch.device) -> Iterator[None]:
 
 
 def _pipeline(
-    average: MMDiT, vae: Component, text_encoder: Component, cache: LatentCache
+    average: MMDiT, vae: Component, text_encoder: Component, max_text_tokens: int, shift: float
 ) -> DarkroomPipeline:
     encoder = load_text_encoder(text_encoder)
-    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, cache.max_text_tokens)
+    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, max_text_tokens, shift)
 
 
-def _sampler(
-    draw_samples: DrawSamples, vae: Component, text_encoder: Component, cache: LatentCache
-) -> OnSample:
+def _sampler(draw_samples: DrawSamples, make: Callable[[MMDiT], DarkroomPipeline]) -> OnSample:
     """Calls `draw_samples` with a pipeline that is made once."""
     made: list[DarkroomPipeline] = []
 
     def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
         if not made:
             assert isinstance(average, MMDiT)
-            made.append(_moved(_pipeline(average, vae, text_encoder, cache), average.device))
+            made.append(_moved(make(average), average.device))
         return draw_samples(made[0], step)
 
     return on_sample

@@ -98,7 +98,9 @@ class Stepper:
         measures[1] = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(self._averages, self._weights, ema_weight(batch.step, self.settings.ema_decay))
+        weight = ema_weight(batch.step, self.settings.ema_decay)
+        with torch.no_grad():  # or the average would remember every step's graph
+            torch._foreach_lerp_(self._averages, self._weights, weight)
         return measures
 
     def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
