@@ -14,9 +14,10 @@ declared = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
 targets = []
 for stage in current_stages(project):
     item = project.run.dataset if stage in DATASET_SECTIONS else project.name
-    if item in declared.get(stage, {}).get("foreach", []):
+    if item in declared.get(stage, {}).get("foreach", {}):
         targets.append(f"{stage}@{item}")
-if targets and Path(".dvc").is_dir():
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", *targets], check=True
-    )
+if targets:
+    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet", *targets]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"dvc.lock was not brought up to date: {done.stderr.strip() or done.stdout.strip()}")
