@@ -103,3 +103,18 @@ def test_the_self_test_passes_and_a_blind_or_talkative_detector_fails_it():
 
     with pytest.raises(RuntimeError, match="seen in noise"):
         self_test(sees_everything, detector.classify_color, num_pictures=12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spot", [(0.13, 0.5), (0.5, 0.88), (0.88, 0.5), (0.88, 0.16)])
+def test_a_shape_that_the_border_cuts_by_a_little_is_still_named(shape, spot):
+    scene = Scene("colors", (Thing(shape, "red", *spot, 0.38, 0.0),), "plain", "white", 64, 64, 2)
+    (found,) = detector.detect(render(scene))
+    assert found.name == shape
+    assert found.score > 0.9
+
+
+def test_the_visible_part_of_a_shape_is_not_taken_for_a_whole_one_of_another_kind():
+    half = np.full((64, 64, 3), 250, np.uint8)
+    cv2.circle(half, (0, 32), 14, (220, 20, 20), -1)  # half a disc: too little to be sure of anything
+    assert all(d.score < 0.9 for d in detector.detect(half))

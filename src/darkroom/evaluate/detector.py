@@ -6,20 +6,16 @@ each region is compared with the outlines of the five shapes.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
 
-from darkroom.demo.render import outline
-from darkroom.demo.scenes import SHAPES
 from darkroom.evaluate.geneval import Detection
+from darkroom.evaluate.shapes import classify
 
-NAME = "contour 1"
+NAME = "contour 2"
 
 _WORK_AREA_PX = 256 * 256
-_TEMPLATE_PX = 48
-_ANGLES = tuple(range(-20, 21, 4))
 _MIN_AREA_SHARE = 0.006
 _GROUND_MIN = 130
 # Hues on OpenCV's half circle (0..179) and how far a hue may lie from its name.
@@ -27,8 +23,6 @@ _HUES = {"red": 0, "yellow": 26, "green": 62, "blue": 110, "purple": 142}
 _HUE_REACH = {"red": 10, "yellow": 11, "green": 22, "blue": 16, "purple": 14}
 _COLORS = (*_HUES, "black", "other")
 _OTHER = len(_COLORS) - 1
-# Clean shapes of 64-px pictures resemble their templates by 0.97, 0.97, 0.96, 0.93 and 0.95.
-_HALF_SURE = {"circle": 0.86, "square": 0.86, "triangle": 0.84, "star": 0.79, "cross": 0.83}
 
 
 @dataclass(frozen=True)
@@ -58,8 +52,8 @@ def detect(picture: np.ndarray) -> list[Detection]:
     work = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
     found = []
     for region in _regions(work):
-        name, similarity = _classify(region.mask)
-        score = _score(name, similarity) * region.purity
+        name, confidence = classify(region.mask)
+        score = confidence * region.purity
         mask = cv2.resize(region.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
         found.append(Detection(name, _box(region.mask, scale), score, mask > 0, region.color))
     return sorted(found, key=lambda d: (-d.score, d.box))
@@ -150,46 +144,3 @@ def _box(mask: np.ndarray, scale: float) -> tuple[float, float, float, float]:
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     box = (left, top, left + width, top + height)
     return (box[0] / scale, box[1] / scale, box[2] / scale, box[3] / scale)
-
-
-def _classify(mask: np.ndarray) -> tuple[str, float]:
-    """The shape that a mask resembles most, and their intersection over union."""
-    names, templates, areas = _templates()
-    normal = _normalise(mask).ravel()
-    shared = templates @ normal
-    similarity = shared / (areas + normal.sum() - shared)
-    best = int(np.argmax(similarity))
-    return names[best], float(similarity[best])
-
-
-def _score(name: str, similarity: float) -> float:
-    """Confidence from similarity: a logistic curve through 0.5 at _HALF_SURE and 0.9 at 0.04 above."""
-    return float(1 / (1 + np.exp(-(similarity - _HALF_SURE[name]) * np.log(9) / 0.04)))
-
-
-@cache
-def _templates() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, normalised masks (templates, pixels) and areas of all shapes at small angles."""
-    names, masks = [], []
-    for shape in SHAPES:
-        for angle in (0,) if shape == "circle" else _ANGLES:
-            radians = np.deg2rad(angle)
-            turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
-            canvas = np.zeros((256, 256), np.uint8)
-            points = outline(shape) @ turn * 70 + 128
-            cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 1)
-            names.append(shape)
-            masks.append(_normalise(canvas > 0).ravel())
-    stacked = np.stack(masks)
-    return names, stacked, stacked.sum(axis=1)
-
-
-def _normalise(mask: np.ndarray) -> np.ndarray:
-    """The mask moved to its centroid and scaled to one area: float32, (48, 48)."""
-    moments = cv2.moments(mask.astype(np.uint8), binaryImage=True)
-    centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
-    # The area of every shape is a quarter of the frame: a star's tips still lie inside.
-    scale = float(np.sqrt(0.25 * _TEMPLATE_PX**2 / moments["m00"]))
-    half = _TEMPLATE_PX / 2 - 0.5
-    move = np.array([[scale, 0, half - scale * centre[0]], [0, scale, half - scale * centre[1]]])
-    return cv2.warpAffine(mask.astype(np.float32), move, (_TEMPLATE_PX, _TEMPLATE_PX), flags=cv2.INTER_LINEAR)
