@@ -58,7 +58,7 @@ def _fit_cut(mask: np.ndarray, cut: Sides) -> list[tuple[str, float]]:
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     scale = _FIT_PX / max(width, height)
     part = mask[top : top + height, left : left + width].astype(np.uint8)
-    part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
     best = dict.fromkeys(SHAPES, 0.0)
     for name, points in _placements(part.shape[1], part.shape[0], cut):
         canvas = np.zeros_like(part)
