@@ -110,6 +110,7 @@ def _apart(ends: list[float], axes: Axes) -> list[tuple[int, float]]:
         short = np.maximum(least - np.diff(places), 0) / 2
         places[:-1] -= short
         places[1:] += short
+    places += max(0.0, low + least / 2 - float(places.min(initial=high)))
     return list(zip(order, places.tolist(), strict=True))
 
 
