@@ -169,6 +169,15 @@ def test_bfloat16_autocast_stays_close_to_float32():
     assert (rounded - velocity).norm() / velocity.norm() < 0.03
 
 
+def test_weights_and_latents_in_bfloat16_work_without_autocast():
+    model = awake()
+    arguments = inputs()
+    velocity = model(*arguments)
+    rounded = model.bfloat16()(arguments[0].bfloat16(), *arguments[1:])
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - velocity).norm() / velocity.norm() < 0.05
+
+
 def test_saved_weights_load_again(tmp_path):
     model = awake()
     model.save_pretrained(tmp_path)

@@ -115,7 +115,8 @@ class Stream(nn.Module):
         """Gated residuals of the attention's output and of the MLP."""
         gate_attention, shift, scale, gate_mlp = modulation
         x = torch.addcmul(x, gate_attention, self.attention_out(attended))
-        hidden = F.gelu(self.mlp_in(self.modulate(x, shift, scale)), approximate="tanh")
+        # The exact GELU: on CPU in bfloat16, SD3's tanh form of it takes four times as long.
+        hidden = F.gelu(self.mlp_in(self.modulate(x, shift, scale)))
         return torch.addcmul(x, gate_mlp, self.mlp_out(hidden))
 
 
