@@ -208,9 +208,14 @@ class ClipScorer:
                 f"the tokenizer ends texts with token {tokenizer.eos_token_id}; this CLIP needs {highest}"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; embeddings come back to the CPU."""
+        return self.model.logit_scale.device
+
     @torch.no_grad()
     def encode_images(self, images: Any) -> Tensor:
-        """L2-normalised float32 embeddings (B, embed_dim).
+        """L2-normalised float32 embeddings (B, embed_dim), on the CPU.
 
         Args:
             images: uint8 (B, 3, H, W), or a list of PIL pictures or of uint8 arrays (H, W, 3) of any sizes.
@@ -220,7 +225,8 @@ class ClipScorer:
         else:
             single = torch.cat([self.preprocess(_picture_tensor(image)) for image in images])
             chunks = list(single.split(MAX_PICTURE_CHUNK))
-        return torch.cat([F.normalize(self.model.encode_image(chunk).float(), dim=-1) for chunk in chunks])
+        encoded = [self.model.encode_image(chunk.to(self.device)).float() for chunk in chunks]
+        return F.normalize(torch.cat(encoded), dim=-1).cpu()
 
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> (B, 3, size, size): shorter side resized (bicubic), centre crop, normalised."""
@@ -243,8 +249,10 @@ class ClipScorer:
         for k, row in enumerate(self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]):
             row = row if len(row) <= context else [*row[: context - 1], row[-1]]
             tokens[k, : len(row)] = torch.tensor(row)
-        chunks = [self.model.encode_text(chunk).float() for chunk in tokens.split(batch_size)]
-        return F.normalize(torch.cat(chunks), dim=-1)
+        encoded = [
+            self.model.encode_text(chunk.to(self.device)).float() for chunk in tokens.split(batch_size)
+        ]
+        return F.normalize(torch.cat(encoded), dim=-1).cpu()
 
 
 def load_clip(component: Component) -> ClipScorer:
