@@ -152,6 +152,18 @@ def test_latents_are_stored_in_the_asked_precision(part, components, dtype):
         assert torch.equal(one.tensors[name], tensor.to(getattr(torch, dtype)))
 
 
+def test_bfloat16_computes_about_the_same_and_says_so(part, components):
+    folder, _ = part
+    stored = SETTINGS.model_copy(update={"dtype": "float16"})
+    make(folder, components, stored, out="fast", compute_dtype="bfloat16")
+    fast = LatentShard(folder / "fast.safetensors", folder / "fast.parquet")
+    whole = LatentShard(folder / "cache.safetensors", folder / "cache.parquet")
+    assert fast.fingerprint["compute_dtype"] == "bfloat16" != whole.fingerprint["compute_dtype"]
+    for name, tensor in whole.tensors.items():
+        error = (fast.tensors[name].float() - tensor).norm() / tensor.norm()
+        assert 0 < error < 0.05, name
+
+
 @pytest.mark.parametrize("field", ["vae", "scale", "text_encoder", "dtype", "max_text_tokens", "pictures",
                                    "crops", "captions"])  # fmt: skip
 def test_whatever_shaped_a_shard_makes_it_stale_when_changed(part, components, tmp_path, field):

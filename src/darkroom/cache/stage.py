@@ -64,9 +64,9 @@ def cache_part(
     pictures = read_part(table, captions, buckets)
     encoder = load_text_encoder(text_encoder)
     _moved(encoder.model, chosen)
-    with _autocast(chosen, compute_dtype):
-        tensors, index = _latents(pictures, tar, settings, _moved(load_vae(vae), chosen))
-        texts, spans, counts = _captions(pictures, settings, encoder)
+    precision = _autocast(chosen, compute_dtype)
+    tensors, index = _latents(pictures, tar, settings, _moved(load_vae(vae), chosen), precision)
+    texts, spans, counts = _captions(pictures, settings, encoder, precision)
     index_table = pictures.select("uid", "row", "bucket_width", "bucket_height").with_columns(
         pl.Series("index", index), *spans
     )
@@ -118,7 +118,11 @@ def _stored(tensor: torch.Tensor, settings: Cache) -> torch.Tensor:
 
 
 def _latents(
-    pictures: pl.DataFrame, tar: str | Path, settings: Cache, vae: Any
+    pictures: pl.DataFrame,
+    tar: str | Path,
+    settings: Cache,
+    vae: Any,
+    precision: AbstractContextManager[Any],
 ) -> tuple[dict[str, torch.Tensor], list[int]]:
     """The latents of every bucket (N, C, H, W), and the place of each picture in its bucket's."""
     found: dict[tuple[int, int], list[torch.Tensor]] = {}
@@ -126,7 +130,9 @@ def _latents(
     filled: dict[tuple[int, int], int] = {}
     for batch in picture_batches(pictures, tar, settings.batch_size):
         pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)
-        latents = _stored(encode_latents(vae, pixels.float() / 127.5 - 1), settings)
+        with precision:
+            encoded = encode_latents(vae, pixels.float() / 127.5 - 1)
+        latents = _stored(encoded, settings)
         _refuse_not_finite(latents, [f"the latents of picture {pictures['uid'][n]}" for n in batch.rows])
         found.setdefault(batch.bucket, []).append(latents)
         first = filled.get(batch.bucket, 0)
@@ -137,12 +143,16 @@ def _latents(
 
 
 def _captions(
-    pictures: pl.DataFrame, settings: Cache, encoder: TextEncoder
+    pictures: pl.DataFrame,
+    settings: Cache,
+    encoder: TextEncoder,
+    precision: AbstractContextManager[Any],
 ) -> tuple[dict[str, torch.Tensor], list[pl.Series], dict[str, int]]:
     """Text and pooled embeddings of every kind, each picture's spans in them, and counts."""
     columns = {name: pictures[name].to_list() for name in CAPTION_COLUMNS}
     unique = sorted({text for column in columns.values() for text in column})
-    encoded = encoder.encode(unique, settings.max_text_tokens, settings.batch_size)
+    with precision:
+        encoded = encoder.encode(unique, settings.max_text_tokens, settings.batch_size)
     known = dict(zip(unique, encoded, strict=True))
     _refuse_captions_not_finite(known, settings, pictures)
     tensors: dict[str, torch.Tensor] = {}
