@@ -1,0 +1,300 @@
+"""The documentation keeps its word: commands run, examples are valid, links lead somewhere."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from conftest import TinyProject
+from doc_pages import DOCS, PAGES, ROOT, blocks, commands
+
+from darkroom.config import load_project, reference
+from darkroom.config.load import merge
+from darkroom.stages import STAGES
+
+CHAIN, HERE = "test_chain.py::test_", "test_docs.py::test_"
+SET_UP = f"{HERE}the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use"
+MAKE = f"{HERE}make_runs_what_the_tests_run"
+PUBLISHED = f"{HERE}a_published_result_is_checked_in_a_clone_without_its_data"
+EXAMPLES = f"{HERE}snakemake_plans_the_runs_of_the_examples"
+
+# Every command of README.md and docs/ -> the test that exercises it, or RUN: this file runs it, with the
+# others of its block, in a copy of the finished tiny project.
+RUN = "run"
+COMMANDS = {
+    "make demo": MAKE,
+    "make schema": MAKE,
+    "make clean-results": f"{HERE}make_clean_results_removes_what_runs_have_left",
+    "source .venv/bin/activate": SET_UP,
+    "export SNAKEMAKE_PROFILE=profiles/local": SET_UP,
+    "snakemake -n": f"{CHAIN}afterwards_snakemake_and_dvc_agree_that_nothing_is_to_do",
+    "snakemake -n --config run=longer": EXAMPLES,
+    "snakemake -n --config run=cats": EXAMPLES,
+    "snakemake download": RUN,
+    "rm results/datasets/demo/download/part-00000.*": RUN,
+    "snakemake filter": f"{CHAIN}one_stage_reruns_by_name",
+    "snakemake filter -R filter_part": RUN,
+    "snakemake filter -R filter_score_part": RUN,
+    "snakemake recaption": RUN,
+    "snakemake recaption -R recaption_part": RUN,
+    "rm results/datasets/demo/recaption/part-00001.*": RUN,
+    "snakemake bucket": RUN,
+    "snakemake bucket -R bucket_part": RUN,
+    "snakemake cache": RUN,
+    "snakemake cache -R cache_part": RUN,
+    "snakemake train": f"{CHAIN}a_training_option_reruns_train_evaluate_and_report_alone",
+    "rm -r checkpoints/demo": RUN,
+    "snakemake train -R train": RUN,
+    "snakemake evaluate": RUN,
+    "snakemake evaluate -R evaluate": RUN,
+    "rm -r checkpoints/demo/evaluate": RUN,
+    "snakemake report": RUN,
+    "snakemake report -R report": RUN,
+    "dvc status": f"{CHAIN}afterwards_snakemake_and_dvc_agree_that_nothing_is_to_do",
+    "dvc repro": f"{CHAIN}afterwards_snakemake_and_dvc_agree_that_nothing_is_to_do",
+    "dvc repro filter@demo": f"{CHAIN}a_filter_threshold_reruns_the_selection_and_what_follows_but_no_download"
+    "_and_no_scoring",
+    "dvc repro --allow-missing --dry": PUBLISHED,
+    "dvc pull": PUBLISHED,
+    "darkroom verify demo": PUBLISHED,
+    "dvc metrics show": PUBLISHED,
+    "dvc remote add --default published FOLDER": PUBLISHED,
+    "git add dvc.lock .dvc/config": PUBLISHED,
+    "git add --force results/datasets/demo/filter/funnel.csv": PUBLISHED,
+    "git add --force results/runs/demo/train/loss.csv results/runs/demo/evaluate/metrics.json": PUBLISHED,
+    'git commit -m "Results of demo"': PUBLISHED,
+    "dvc push": PUBLISHED,
+    "git diff --exit-code dvc.lock": f"{CHAIN}a_second_run_from_scratch_gives_the_same_bytes",
+    "python -m darkroom.config.reference docs/configuration.md": f"{HERE}the_option_tables_are_written_again",
+    "darkroom demo serve": f"{HERE}the_demo_world_can_be_looked_at",
+    "darkroom demo train-components --out FOLDER": f"{HERE}components_are_trained_into_the_folder_that_is_named",
+}
+
+
+RUN_BLOCKS = dict.fromkeys(tuple(block) for block in commands() if any(COMMANDS.get(c) == RUN for c in block))
+
+
+# Commands
+
+
+def test_every_command_of_the_docs_is_exercised_and_no_other_is_listed() -> None:
+    documented = {command for block in commands() for command in block}
+    assert documented - set(COMMANDS) == set(), "say in COMMANDS how these are exercised"
+    assert set(COMMANDS) - documented == set(), "these are no longer in the docs"
+
+
+def test_commands_stand_in_console_blocks_behind_a_prompt() -> None:
+    for block in blocks("console"):
+        assert all(line.startswith("$ ") for line in block), block
+    assert not [language for language in ("sh", "bash", "shell") for _ in blocks(language)]
+
+
+def test_the_tests_that_exercise_commands_exist() -> None:
+    for command, how in COMMANDS.items():
+        if how != RUN:
+            file, _, name = how.partition("::")
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (command, how)
+
+
+@pytest.fixture(scope="module")
+def copy_of_finished(finished_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    copy = TinyProject.__new__(TinyProject)
+    copy.folder = tmp_path_factory.mktemp("docs") / "copy"
+    shutil.copytree(finished_project.folder, copy.folder, symlinks=True)
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", RUN_BLOCKS, ids="; ".join)
+def test_a_block_of_commands_runs(block: tuple[str, ...], copy_of_finished: TinyProject) -> None:
+    # What a run records in DVC is tested elsewhere; left out here, it saves seconds a command.
+    output = copy_of_finished.run("bash", "-ec", "export DVC_STAGE=docs\n" + "\n".join(block))
+    forced = re.findall(r"-R (\w+)", "\n".join(block))
+    assert all(re.search(rf"^(local)?rule {name}:", output, re.MULTILINE) for name in forced)
+
+
+@pytest.mark.slow
+def test_a_published_result_is_checked_in_a_clone_without_its_data(
+    finished_project: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
+    check, pull, publish, _ = commands(DOCS / "reproduce.md")
+    project = TinyProject.__new__(TinyProject)
+    project.folder = tmp_path / "publisher"
+    shutil.copytree(finished_project.folder, project.folder, symlinks=True)
+    project.run("bash", "-ec", "\n".join(publish).replace("FOLDER", str(tmp_path / "published")))
+    project.run("git", "clone", "--quiet", ".", str(tmp_path / "reader"))
+    project.folder = tmp_path / "reader"
+    assert "Data and pipelines are up to date" in project.run("bash", "-ec", "\n".join(check))
+    output = project.run("bash", "-ec", "\n".join(pull))
+    assert "train      ok: 2 of" in output and "evaluate   ok:" in output and "overall" in output
+    project.edit("config/runs/demo.yaml", {"train": {"learning_rate": 0.0005}})
+    assert "train@demo" in project.run("dvc", "repro", "--allow-missing", "--dry", check=False)
+    output = project.run("darkroom", "verify", "demo", check=False)
+    assert "train/manifest.json: was made with other settings than the configuration's" in output
+
+
+def test_the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "VENV := .venv\n" in makefile and "SNAKEMAKE_PROFILE ?= profiles/local\n" in makefile
+    project = TinyProject.__new__(TinyProject)
+    assert project.environment["SNAKEMAKE_PROFILE"] == "profiles/local"
+    assert (ROOT / "profiles/local/profile.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe"),
+    [("demo", "snakemake --quiet all"), ("schema", "darkroom schema > config/schema.json")],
+)
+def test_make_runs_what_the_tests_run(target: str, recipe: str) -> None:
+    command = ["make", "--dry-run", "--assume-old=.venv/.ready", target]
+    assert recipe in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_make_clean_results_removes_what_runs_have_left(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("results/a", "checkpoints/a", "logs/a", ".snakemake/a", "config/a"):
+        (tmp_path / name).mkdir(parents=True)
+    subprocess.run(["make", "clean-results"], cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", "config"}
+
+
+def test_the_demo_world_can_be_looked_at() -> None:
+    command = [sys.executable, "-m", "darkroom.cli", "demo", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+/", line)
+            assert address, line
+            with urllib.request.urlopen(address[0], timeout=60) as page:
+                assert b"The demo world" in page.read()
+        finally:
+            server.send_signal(signal.SIGINT)
+    assert server.returncode == 0
+
+
+def test_components_are_trained_into_the_folder_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    import darkroom.demo.pretrain as pretrain
+    from darkroom.cli import app
+
+    asked = []
+    monkeypatch.setattr(pretrain, "train_all", lambda out, **options: asked.append((out, options)))
+    result = CliRunner().invoke(app, ["demo", "train-components", "--out", str(tmp_path), "--only", "vae"])
+    assert result.exit_code == 0, result.output
+    assert asked == [(tmp_path, {"only": "vae", "num_threads": 2})]
+
+
+# Examples of configuration
+
+
+@pytest.fixture
+def example_files() -> dict[str, str]:
+    """Path -> text of every YAML block that begins with a path."""
+    found = {}
+    for block in blocks("yaml"):
+        assert re.fullmatch(r"# config/\S+\.yaml", block[0]), block[0]
+        found[block[0].removeprefix("# ")] = "\n".join(block) + "\n"
+    return found
+
+
+def write_examples(folder: Path, files: dict[str, str]) -> list[str]:
+    """Write them below `folder`, added to what is there; the names of the runs among them."""
+    for name, text in files.items():
+        path = folder / name
+        old = yaml.safe_load(path.read_text()) if path.exists() else {}
+        path.write_text(yaml.safe_dump(merge(old, yaml.safe_load(text)), sort_keys=False))
+    return [Path(name).stem for name in files if name.startswith("config/runs/")]
+
+
+def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dict[str, str]) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    runs = write_examples(tmp_path, example_files)
+    assert {name for name in runs if load_project(name, tmp_path)} == {"longer", "cats"}
+    assert load_project("longer", tmp_path).cache_owner == "demo"
+
+
+@pytest.mark.slow
+def test_snakemake_plans_the_runs_of_the_examples(
+    make_tiny_project: Callable[[str], TinyProject], example_files: dict[str, str]
+) -> None:
+    project = make_tiny_project("examples")
+    (project.folder / "data").mkdir()
+    urls = pl.DataFrame({"URL": ["http://images.example/1.jpg"], "TEXT": ["a cat"]})
+    urls.write_parquet(project.folder / "data/cats.parquet")
+    for name in write_examples(project.folder, example_files):
+        assert {"download_part", "cache_part", "train"} <= project.planned("--config", f"run={name}")
+
+
+# Links, options, stages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            aim = (page.parent / path).resolve() if path else page
+            assert aim.exists(), f"{page.name}: {target}"
+            titles = re.findall(r"^#+ (.*)$", aim.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert not anchor or anchor in slugs, f"{page.name}: {target}"
+
+
+def test_the_index_names_every_page() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert all(f"({page.name})" in index for page in DOCS.glob("*.md") if page.name != "README.md")
+
+
+def test_the_option_tables_are_in_step_with_the_models() -> None:
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    again = "run: python -m darkroom.config.reference docs/configuration.md"
+    assert reference.insert_reference(page) == page, again
+
+
+def test_the_option_tables_are_written_again(tmp_path: Path) -> None:
+    page = tmp_path / "configuration.md"
+    page.write_text(f"# Before\n{reference.BEGIN}\nold\n{reference.END}\nafter\n")
+    subprocess.run([sys.executable, "-m", "darkroom.config.reference", str(page)], check=True)
+    text = page.read_text()
+    assert reference.reference_markdown() in text and "\nold\n" not in text
+    assert text.startswith("# Before\n") and text.endswith(f"{reference.END}\nafter\n")
+    with pytest.raises(ValueError, match="lacks a line"):
+        reference.insert_reference("no markers")
+
+
+def test_every_option_has_a_meaning_and_none_has_two() -> None:
+    assert not [name for name, field in reference.options() if not reference.meaning(name, field)]
+    described = {name for name, field in reference.options() if field.description}
+    undescribed = {name for name, field in reference.options() if not field.description}
+    assert set(reference.MEANINGS) <= undescribed, set(reference.MEANINGS) & described
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_a_page_that_tells_how_to_run_it_alone(stage: str) -> None:
+    text = (DOCS / f"{stage}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {stage}\n")
+    for wanted in (
+        "**In:**",
+        "**Out",
+        "**Counted:**",
+        "## When the job fails",
+        "## Only this stage",
+        "## Limits",
+    ):
+        assert wanted in text, wanted
+    assert [f"snakemake {stage}"] in [block[:1] for block in commands(DOCS / f"{stage}.md")]
