@@ -81,12 +81,11 @@ def fit(
 ) -> History:
     """Train `model` and its average `ema` in place, going on from the newest checkpoint in `run_dir`.
 
-    Every rank calls it; rank 0 writes. The models are on the device to train on, with the initial
-    weights. Returns the history of all steps since step 0.
+    Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights.
+    Returns the history of all steps since step 0.
 
     Raises:
-        Stopped: a signal came; the work so far is in a checkpoint.
-        RuntimeError: the loss is not finite.
+        Stopped, RuntimeError: see `train.stage.train`.
     """
     optimizer = make_optimizer(model, settings)
     history = History(settings, ranks)
@@ -94,20 +93,17 @@ def fit(
     if saved is not None:
         restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizer, history)
         if ranks.is_first:
-            log(f"train: going on from step {history.num_done}")
+            log(f"train: going on from step {saved}")
     if history.num_done >= settings.num_steps:
         return history
-    wrapped = model
-    if ranks.world_size > 1:
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-    stepper = Stepper(wrapped, optimizer, ema, settings, ranks.world_size)
+    stepper = Stepper(_shared(model, ranks), optimizer, ema, settings, ranks.world_size)
     plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
-    first, on_gpu = history.num_done, stepper.device.type == "cuda"
-    writer, vote = Writer(run_dir), StopVote(ranks)
+    first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir)
+    vote = StopVote(ranks)
+    progress = None
     with ExitStack() as stack:
         stack.callback(writer.wait)
         stop = stack.enter_context(stop_signals())
-        progress = None
         if ranks.is_first:
             progress = Progress(run_dir, settings, first, log)
             stack.callback(progress.close)
@@ -126,15 +122,20 @@ def fit(
             if saving and ranks.is_first:
                 writer.write(step, snapshot(model, ema, optimizer, history))
             if progress is not None and on_sample is not None and _is_due(step, settings):
-                picture = on_sample(ema, step)
-                if picture is not None:
-                    progress.picture(step, picture)
+                progress.picture(step, on_sample(ema, step))
             if stopping:
                 writer.wait()
                 if ranks.is_first:
-                    log(f"train: stopped by a signal after step {step}; the same command goes on from there")
+                    log(f"train: stopped by a signal after step {step}; start it again to go on")
                 raise Stopped(step)
     return history
+
+
+def _shared(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """The model with its gradients averaged over the ranks."""
+    if ranks.world_size == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _is_due(step: int, settings: Train) -> bool:

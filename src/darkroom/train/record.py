@@ -126,8 +126,10 @@ class Progress:
             self._board.add_scalar(name, float(value), step)  # type: ignore[no-untyped-call]
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
 
-    def picture(self, step: int, picture: npt.NDArray[np.uint8]) -> None:
-        """Show a picture (H, W, 3) in TensorBoard."""
+    def picture(self, step: int, picture: npt.NDArray[np.uint8] | None) -> None:
+        """Show a picture (H, W, 3), if there is one, in TensorBoard."""
+        if picture is None:
+            return
         self._board.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
 
     def close(self) -> None:

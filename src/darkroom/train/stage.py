@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +57,16 @@ def train(
 
     Args:
         shards, null, expected: see `train.data.LatentCache`; `cache.expected_fingerprint` gives `expected`.
-        model, settings, seed: sections model and train, and the seed, of the run.
-        run_dir: checkpoints and TensorBoard; named by `run_key`, since it belongs to one set of options
-            and one cache.
+        run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
         vae, text_encoder: what made the cache, exported with the model.
-        out_model: folder of the whole pipeline with the averaged weights.
-        out_untrained: folder with `transformer`, the weights at step 0.
+        out_model, out_untrained: the pipeline with the averaged weights; `transformer` as it was at step 0.
         out_history: Parquet, see `train.record.History`.
-        draw_samples: called every sample_every_steps.
 
     Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
-
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
         RuntimeError: the run directory is in use, or the loss is not finite.
-        Stopped: SIGTERM or SIGUSR1 came and the work is saved; a SystemExit with code 75.
+        Stopped: SIGTERM or SIGUSR1 came and all is saved; a SystemExit with code 75.
     """
     ranks = find_ranks()
     _check_ranks(settings, ranks)
@@ -83,14 +79,8 @@ def train(
             stack.enter_context(locked(run_dir, lock_seconds))
         trained = _moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
         average = copy.deepcopy(trained).eval().requires_grad_(False)
-
-        def in_pipeline(transformer: MMDiT) -> DarkroomPipeline:
-            shift = settings.timestep_shift
-            return _pipeline(transformer, vae, text_encoder, cache.max_text_tokens, shift)
-
-        on_sample = None
-        if draw_samples is not None and ranks.is_first and settings.sample_every_steps:
-            on_sample = _sampler(draw_samples, in_pipeline)
+        in_pipeline = partial(_pipeline, vae, text_encoder, cache.max_text_tokens, settings.timestep_shift)
+        on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
         if ranks.is_first:
             with replacing(out_untrained) as beside:
                 save_transformer(trained, beside / "transformer")
@@ -100,12 +90,9 @@ def train(
             history.write(out_history)
             export_pipeline(in_pipeline(average.cpu()), out_model)
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
-    return {
-        "steps": history.num_done,
-        "samples_seen": history.num_done * settings.global_batch_size,
-        "num_parameters": sum(p.numel() for p in trained.parameters()),
-        **account,
-    }
+    num_parameters = sum(p.numel() for p in trained.parameters())
+    seen = history.num_done * settings.global_batch_size
+    return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
 
 
 def _moved(module: Any, device: torch.device) -> Any:
@@ -153,7 +140,7 @@ def _settled(settings: Train, device: torch.device) -> Iterator[None]:
 
 
 def _pipeline(
-    average: MMDiT, vae: Component, text_encoder: Component, max_text_tokens: int, shift: float
+    vae: Component, text_encoder: Component, max_text_tokens: int, shift: float, average: MMDiT
 ) -> DarkroomPipeline:
     encoder = load_text_encoder(text_encoder)
     return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, max_text_tokens, shift)
