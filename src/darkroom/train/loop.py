@@ -82,10 +82,7 @@ def fit(
     """Train `model` and its average `ema` in place, going on from the newest checkpoint in `run_dir`.
 
     Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights.
-    Returns the history of all steps since step 0.
-
-    Raises:
-        Stopped, RuntimeError: see `train.stage.train`.
+    Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
     optimizer = make_optimizer(model, settings)
     history = History(settings, ranks)

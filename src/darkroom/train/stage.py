@@ -70,8 +70,8 @@ def train(
     """
     ranks = find_ranks()
     _check_ranks(settings, ranks)
-    chosen = find_device(ranks, device)
     with ExitStack() as stack:
+        chosen = find_device(ranks, device)
         stack.enter_context(_settled(settings, chosen))
         cache = LatentCache(shards, null, expected)
         _check_patches(cache, model)
@@ -90,8 +90,7 @@ def train(
             history.write(out_history)
             export_pipeline(in_pipeline(average.cpu()), out_model)
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
-    num_parameters = sum(p.numel() for p in trained.parameters())
-    seen = history.num_done * settings.global_batch_size
+    num_parameters, seen = trained.num_parameters(), history.num_done * settings.global_batch_size
     return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
 
 
