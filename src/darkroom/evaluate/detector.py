@@ -13,7 +13,7 @@ import numpy as np
 from darkroom.evaluate.geneval import Detection
 from darkroom.evaluate.shapes import classify
 
-NAME = "contour 2"
+NAME = "contour 3"
 
 _WORK_AREA_PX = 256 * 256
 _MIN_AREA_SHARE = 0.006
