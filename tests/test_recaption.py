@@ -134,7 +134,9 @@ def test_the_texts_are_those_of_transformers_generate(tmp_path, component):
         )
         inputs = captioner.processor(images=pictures, text=[text] * 4, padding=True, return_tensors="pt")
         ids = captioner.model.generate(**inputs, max_new_tokens=8, do_sample=False)
-        theirs = captioner.processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        theirs = captioner.processor.batch_decode(
+            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         assert [answer.text for answer in answers] == [text.strip() for text in theirs]
 
 
@@ -157,7 +159,9 @@ def test_provenance_names_the_model_as_configured_and_how_it_was_asked(tmp_path,
     assert (row["model"], row["model_path"]) == ("tiny", component.path)
     assert row["model_sha256"] == sha256_folder(component.path) and row["model_revision"] is None
     decoding = json.loads(row["decoding"])
-    assert decoding["method"] == "greedy" and decoding["max_new_tokens"] == 6 and decoding["dtype"] == "float32"
+    assert (
+        decoding["method"] == "greedy" and decoding["max_new_tokens"] == 6 and decoding["dtype"] == "float32"
+    )
     assert row["library"].startswith("transformers ")
     assert row["long_prompt_sha256"] != changed["long_prompt_sha256"]
     assert row["short_prompt_sha256"] == changed["short_prompt_sha256"]
