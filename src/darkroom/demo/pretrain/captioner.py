@@ -46,6 +46,7 @@ SHORT_PROMPTS = (
 _log = logging.getLogger(__name__)
 _GRID = IMAGE_PX // PATCH_PX
 _NUM_IMAGE_TOKENS = _GRID**2
+_WIDTH = 192
 # Classes of `patch_facts`: ground or a colour, ground or a shape, a thing's centre or not, row, column.
 _FACT_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 2, _GRID, _GRID)
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -151,18 +152,18 @@ def make_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     """The untrained model that fits `make_processor`; weights from torch's generator."""
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
-        hidden_size=192,
+        hidden_size=_WIDTH,
         intermediate_size=640,
         num_hidden_layers=4,
         num_attention_heads=3,
         image_size=IMAGE_PX,
         patch_size=PATCH_PX,
-        projection_dim=192,
+        projection_dim=_WIDTH,
         hidden_act="gelu",
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=192,
+        hidden_size=_WIDTH,
         intermediate_size=512,
         num_hidden_layers=3,
         num_attention_heads=3,
@@ -198,7 +199,7 @@ def _fit(
     rng = np.random.default_rng([seed, 1])
     tokenized = _Captions(pool, processor)
     # Thrown away after training: what lies at each patch teaches the tower much faster than words do.
-    facts_head = torch.nn.Linear(model.get_input_embeddings().embedding_dim, sum(_FACT_CLASSES))
+    facts_head = torch.nn.Linear(_WIDTH, sum(_FACT_CLASSES))
     weights = [*model.parameters(), *facts_head.parameters()]
     decayed = [p for p in weights if p.ndim > 1]
     others = [p for p in weights if p.ndim <= 1]
