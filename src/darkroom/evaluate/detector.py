@@ -16,7 +16,7 @@ from darkroom.evaluate.shapes import classify
 NAME = "contour 3"
 
 _WORK_AREA_PX = 256 * 256
-_MIN_AREA_SHARE = 0.006
+_MIN_AREA_SHARE = 0.01
 _GROUND_MIN = 130
 # Hues on OpenCV's half circle (0..179) and how far a hue may lie from its name.
 _HUES = {"red": 0, "yellow": 26, "green": 62, "blue": 110, "purple": 142}
