@@ -41,7 +41,10 @@ def hashed_files(folder: Path) -> dict[str, str]:
 
 def test_one_command_makes_every_stage_and_names_the_report_last(finished_project: TinyProject) -> None:
     lines = finished_project.first_output.strip().splitlines()  # type: ignore[attr-defined]
-    assert lines[-1].split() == ["report", str(finished_project.folder / "results/runs/demo/report/report.html")]
+    assert lines[-1].split() == [
+        "report",
+        str(finished_project.folder / "results/runs/demo/report/report.html"),
+    ]
     for stage in STAGES[:-1]:
         assert any(line.startswith(f"{stage:<10} ") for line in lines), stage
 
@@ -78,7 +81,9 @@ def test_every_fault_that_the_server_plays_has_the_status_it_should_have(
     for part in sorted(dataset.glob("download/part-?????.parquet")):
         both = read_table(part).join(truth, on="row")
         wrong = both.filter(both["status"] != both["expected_status"])
-        assert wrong.is_empty(), wrong.select("row", "url", "fault", "status", "expected_status", "error").rows()
+        assert wrong.is_empty(), wrong.select(
+            "row", "url", "fault", "status", "expected_status", "error"
+        ).rows()
 
 
 def test_a_second_run_from_scratch_gives_the_same_bytes(
@@ -95,7 +100,15 @@ def test_a_filter_threshold_reruns_the_selection_and_what_follows_but_no_downloa
 ) -> None:
     changeable.edit("config/datasets/demo.yaml", {"filter": {"min_side_px": 100}})
     planned = changeable.planned()
-    assert {"filter_part", "filter", "recaption_part", "bucket_part", "cache_part", "train", "report"} <= planned
+    assert {
+        "filter_part",
+        "filter",
+        "recaption_part",
+        "bucket_part",
+        "cache_part",
+        "train",
+        "report",
+    } <= planned
     assert not planned & {"urls", "download_part", "download", "filter_score_part", "filter_duplicates"}
     output = changeable.run("dvc", "repro", "filter@demo")
     assert "download_part" not in output and "filter_score_part" not in output

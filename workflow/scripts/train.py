@@ -20,9 +20,7 @@ args = parser.parse_args()
 
 settings = Train(**args.settings["train"])
 model, seed = Model(**args.settings["model"]), args.settings["seed"]
-vae, text_encoder = (
-    Component(**args.settings["components"][name]) for name in (args.vae, args.text_encoder)
-)
+vae, text_encoder = (Component(**args.settings["components"][name]) for name in (args.vae, args.text_encoder))
 cache = read_manifest(args.cache)
 
 with job(args.log, settings.num_threads):

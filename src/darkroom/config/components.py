@@ -8,7 +8,7 @@ from darkroom.config.base import Section
 
 
 class Component(Section):
-    """A pretrained component: a folder or file on this machine, or a Hugging Face repository."""
+    """A pretrained component: a folder on this machine, or a Hugging Face repository."""
 
     kind: Literal["vae", "text_encoder", "clip", "captioner"]
     path: str = Field(description="folder relative to the project's root, or a repository's name")

@@ -73,7 +73,9 @@ class Recaption(Section):
     short_prompt: str = Field(description="request for the short caption")
     max_new_tokens: int = Field(96, ge=1, description="longest caption, tokens; longer is truncated")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="weights and activations")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="weights and activations"
+    )
     strip_prefixes: tuple[str, ...] = Field(
         (), description="openings removed from the start of a caption, e.g. 'The image shows '"
     )

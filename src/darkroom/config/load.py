@@ -141,7 +141,9 @@ def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
         return f"{where}: is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return f"{where}: {message}" + ("" if isinstance(problem["input"], dict) else f"; it is {problem['input']!r}")
+    return f"{where}: {message}" + (
+        "" if isinstance(problem["input"], dict) else f"; it is {problem['input']!r}"
+    )
 
 
 def _file_of(location: list[str], layers: list[Layer]) -> Path:

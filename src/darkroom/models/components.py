@@ -139,7 +139,16 @@ def load_text_encoder(component: Component, dtype: torch.dtype = torch.float32) 
         model = _text_encoder_from_openai(_read_weights(folder), tokenizer)
     else:
         _require(folder, "config.json", "a CLIP text encoder's config.json")
-        model = CLIPTextModelWithProjection.from_pretrained(str(folder), use_safetensors=True)
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+            str(folder), use_safetensors=True, output_loading_info=True
+        )
+        model, loading = loaded
+        if loading["missing_keys"]:
+            # transformers would go on with random numbers in their place.
+            raise ValueError(
+                f"{folder}: lacks {', '.join(sorted(loading['missing_keys']))}; a CLIP text tower with a"
+                " projection is needed, as SDXL's and SD3's are"
+            )
     model = model.to(dtype=dtype).eval().requires_grad_(False)  # type: ignore[call-arg]
     return TextEncoder(model, tokenizer, fingerprint(component))
 
