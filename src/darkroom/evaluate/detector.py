@@ -76,19 +76,14 @@ def _regions(picture: np.ndarray) -> list[_Region]:
     colors = _color_of_pixels(picture)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     foreground = cv2.morphologyEx(foreground.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    num, components = cv2.connectedComponents(foreground, connectivity=4)
-    regions = []
-    for index in range(1, num):
-        regions.extend(_split(components == index, colors))
-    return regions
+    num, components, stats, _ = cv2.connectedComponentsWithStats(foreground, connectivity=4)
+    least = _MIN_AREA_SHARE * foreground.size
+    large = [index for index in range(1, num) if stats[index, cv2.CC_STAT_AREA] >= least]
+    return [region for index in large for region in _split(components == index, colors, least)]
 
 
-def _split(component: np.ndarray, colors: np.ndarray) -> list[_Region]:
-    """Cut a connected piece of foreground where its colour changes."""
-    area = int(component.sum())
-    least = _MIN_AREA_SHARE * component.size
-    if area < least:
-        return []
+def _split(component: np.ndarray, colors: np.ndarray, least: float) -> list[_Region]:
+    """Cut a connected piece of foreground where its colour changes; regions have `least` pixels or more."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
     seeds = np.zeros(component.shape, np.int32)
     seed_colors: list[int] = []
