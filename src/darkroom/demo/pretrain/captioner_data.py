@@ -144,7 +144,9 @@ def _as_stored(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return picture
     quality = int(rng.integers(70, 97))
     encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None, "a JPEG that was encoded here"
+    return decoded[..., ::-1]
 
 
 def _squashed(picture: np.ndarray, side_px: int, rng: np.random.Generator) -> np.ndarray:
