@@ -14,6 +14,10 @@ import yaml
 
 from darkroom.config.load import merge
 
+# Before torch is imported anywhere: waiting threads that spin starve whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
 ROOT = Path(__file__).parents[1]
 
 TINY_DATASET = {

@@ -30,6 +30,7 @@ EXAMPLES = f"{HERE}snakemake_plans_the_runs_of_the_examples"
 RUN = "run"
 COMMANDS = {
     "make demo": MAKE,
+    "make test": MAKE,
     "make schema": MAKE,
     "make clean-results": f"{HERE}make_clean_results_removes_what_runs_have_left",
     "source .venv/bin/activate": SET_UP,

@@ -58,6 +58,8 @@ def limit_threads(num_threads: int) -> None:
         return
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
         os.environ[name] = str(num_threads)
+    # Threads that spin while they wait starve the other jobs of a machine with few cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(num_threads)
 
