@@ -88,9 +88,10 @@ def hold_driver_lock():
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError(
-            "another snakemake is at work in this folder; wait for it or stop it"
-        ) from None
+        # Told on stderr: with --quiet all Snakemake keeps its errors to itself.
+        message = "another snakemake is at work in this folder; wait for it or stop it"
+        print(message, file=sys.stderr)
+        raise WorkflowError(message) from None
     globals()["DRIVER_LOCK"] = held
 
 
