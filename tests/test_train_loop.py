@@ -23,7 +23,7 @@ from darkroom.train.loader import Loader
 from darkroom.train.loop import STOPPED_EXIT_CODE, Stopped, fit
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import COLUMNS
-from darkroom.train.step import Stepper, ema_weight, make_optimizer, rate_of
+from darkroom.train.step import Stepper, ema_weight, make_optimizers, rate_of
 
 PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 9, (48, 96): 2}]
 MODEL = Model(num_blocks=2, num_heads=2, head_dim=8, patch_size=2)
@@ -135,6 +135,24 @@ def test_killed_twice_and_resumed_gives_the_same_weights_and_history(cache, unin
     assert_equal(run(cache, tmp_path), uninterrupted)  # a finished run trains no further
 
 
+def test_with_muon_a_killed_run_also_goes_on_to_the_same_weights(cache, tmp_path):
+    muon = changed(optimizer="muon")
+    whole = run(cache, tmp_path / "whole", muon)
+    with pytest.raises(Killed):
+        run(cache, tmp_path / "killed", muon.model_copy(update={"sample_every_steps": 1}), kill_at(13))
+    assert_equal(run(cache, tmp_path / "killed", muon), whole)
+
+
+def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest(cache):
+    model = make_models(cache)[0]
+    adamw, muon = make_optimizers(model, changed(optimizer="muon"))
+    inner = {id(p) for group in muon.param_groups for p in group["params"]}
+    rest = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert inner | rest == {id(p) for p in model.parameters()} and not inner & rest
+    names = {name for name, p in model.named_parameters() if id(p) in inner}
+    assert names and all("blocks." in name and "modulation" not in name for name in names)
+
+
 def test_a_torn_checkpoint_costs_steps_but_not_the_result(cache, uninterrupted, tmp_path):
     with pytest.raises(Killed):
         run(cache, tmp_path, changed(sample_every_steps=1), kill_at(12))
@@ -181,7 +199,7 @@ def gradients(cache, settings):
     with torch.no_grad():
         for weight in model.parameters():  # leave the initial zeros, behind which gradients vanish
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)), alpha=0.05)
-    stepper = Stepper(model, make_optimizer(model, settings), ema, settings)
+    stepper = Stepper(model, make_optimizers(model, settings), ema, settings)
     caught = {}
 
     def catch():
@@ -207,7 +225,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(cache):
 
 def test_gradients_are_clipped_to_the_norm(cache):
     model, ema = make_models(cache)
-    stepper = Stepper(model, make_optimizer(model, SETTINGS), ema, changed(max_grad_norm=0.5))
+    stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, changed(max_grad_norm=0.5))
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
     norm = stepper._clip()
@@ -223,14 +241,15 @@ def test_gradients_are_clipped_to_the_norm(cache):
 
 
 def test_vectors_do_not_decay(cache):
-    decay, none = make_optimizer(make_models(cache)[0], SETTINGS).param_groups
+    (optimizer,) = make_optimizers(make_models(cache)[0], SETTINGS)
+    decay, none = optimizer.param_groups
     assert decay["weight_decay"] == SETTINGS.weight_decay and none["weight_decay"] == 0
     assert min(w.ndim for w in decay["params"]) == 2 and max(w.ndim for w in none["params"]) == 1
 
 
 def test_the_average_is_that_of_the_weights_and_keeps_no_graph(cache):
     model, ema = make_models(cache)
-    stepper = Stepper(model, make_optimizer(model, SETTINGS), ema, SETTINGS)
+    stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, SETTINGS)
     loader = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0)
     expected = model.image_out.weight.detach().clone()
     for step in range(3):

@@ -48,7 +48,6 @@ MEANINGS = {
     "num_inference_steps": "Euler steps from noise to picture",
     "width_px": "width of the pictures drawn",
     "height_px": "height of the pictures drawn",
-    "learning_rate": "AdamW's, after the warm-up",
     "weight_decay": "AdamW's, of matrices; vectors do not decay",
     "min_learning_rate": "where the cosine ends",
     "logit_std": "of the logit-normal timestep density",

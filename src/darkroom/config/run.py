@@ -84,7 +84,11 @@ class Train(Section):
     num_steps: int = Field(ge=1, description="optimizer steps")
     global_batch_size: int = Field(ge=1, description="pictures an optimizer step, over all ranks")
     microbatch_size: int = Field(ge=1, description="pictures a forward pass on one rank, at most")
-    learning_rate: float = Field(1e-4, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for the matrices inside the blocks, AdamW for the rest"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's, after the warm-up")
+    muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, after the warm-up")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")

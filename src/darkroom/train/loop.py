@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from darkroom.train.distributed import Ranks, StopVote, first_finds
 from darkroom.train.loader import Loader
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Log, Progress
-from darkroom.train.step import Stepper, make_optimizer
+from darkroom.train.step import Stepper, make_optimizers
 
 # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved; the same command goes on from there.
 STOPPED_EXIT_CODE = 75
@@ -84,16 +84,16 @@ def fit(
     Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights.
     Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
-    optimizer = make_optimizer(model, settings)
+    optimizers = make_optimizers(model, settings)
     history = History(settings, ranks)
     saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
     if saved is not None:
-        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizer, history)
+        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizers, history)
         if ranks.is_first:
             log(f"train: going on from step {saved}")
     if history.num_done >= settings.num_steps:
         return history
-    stepper = Stepper(_shared(model, ranks), optimizer, ema, settings, ranks.world_size)
+    stepper = Stepper(_shared(model, ranks), optimizers, ema, settings, ranks.world_size)
     plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
     first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir)
     vote = StopVote(ranks)
@@ -117,7 +117,7 @@ def fit(
                 if progress is not None:
                     progress.report(history, loader.seconds_waited)
             if saving and ranks.is_first:
-                writer.write(step, snapshot(model, ema, optimizer, history))
+                writer.write(step, snapshot(model, ema, optimizers, history))
             if progress is not None and on_sample is not None and _is_due(step, settings):
                 progress.picture(step, on_sample(ema, step))
             if stopping:
@@ -140,14 +140,15 @@ def _is_due(step: int, settings: Train) -> bool:
 
 
 def snapshot(
-    model: nn.Module, ema: nn.Module, optimizer: torch.optim.AdamW, history: History
+    model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer], history: History
 ) -> dict[str, torch.Tensor]:
     """Everything that the next step depends on, by name, and the history. No copies."""
     tensors = {f"weights/{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"ema/{name}": t for name, t in ema.state_dict().items()}
     for name, weight in model.named_parameters():
-        for key, value in optimizer.state[weight].items():
-            tensors[f"{key}/{name}"] = value
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(weight, {}).items():
+                tensors[f"{key}/{name}"] = value
     return tensors | {"history": history.done()}
 
 
@@ -155,7 +156,7 @@ def restore(
     checkpoint: Checkpoint,
     model: nn.Module,
     ema: nn.Module,
-    optimizer: torch.optim.AdamW,
+    optimizers: Sequence[torch.optim.Optimizer],
     history: History,
 ) -> None:
     """The inverse of `snapshot`, in place."""
@@ -167,10 +168,14 @@ def restore(
     ema.load_state_dict(kinds["ema"])
     history.restore(checkpoint.tensors["history"])
     names = {weight: name for name, weight in model.named_parameters()}
-    flat = [weight for group in optimizer.param_groups for weight in group["params"]]
-    state: dict[str, Any] = optimizer.state_dict()
-    state["state"] = {
-        place: {key: kinds[key][names[weight]] for key in ("step", "exp_avg", "exp_avg_sq")}
-        for place, weight in enumerate(flat)
-    }
-    optimizer.load_state_dict(state)
+    moments = {kind: by_name for kind, by_name in kinds.items() if kind not in ("weights", "ema", "history")}
+    for optimizer in optimizers:
+        flat = [weight for group in optimizer.param_groups for weight in group["params"]]
+        state: dict[str, Any] = optimizer.state_dict()
+        state["state"] = {
+            place: {
+                kind: by_name[names[weight]] for kind, by_name in moments.items() if names[weight] in by_name
+            }
+            for place, weight in enumerate(flat)
+        }
+        optimizer.load_state_dict(state)

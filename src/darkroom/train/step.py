@@ -1,5 +1,6 @@
 """One optimizer step: rectified-flow loss, exact accumulation, clipping, AdamW, moving average."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -38,14 +39,35 @@ def ema_weight(step: int, ema_decay: float) -> float:
     return 1 - min(ema_decay, (2 + step) / (11 + step))
 
 
-def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.AdamW:
-    """Fused AdamW; matrices decay, and vectors (biases, norm scales) do not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optimizer]:
+    """Fused AdamW; matrices decay, and vectors (biases, norm scales) do not.
+
+    With `optimizer: muon` the matrices that map tokens to tokens inside the blocks go to Muon
+    (kellerjordan.github.io/posts/muon), whose updates are made orthogonal. Each parameter group keeps
+    its highest learning rate as `peak`.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    inner = [p for name, p in named if settings.optimizer == "muon" and _is_inner(name, p)]
+    taken = {id(p) for p in inner}
+    rest = [p for _, p in named if id(p) not in taken]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if inner:
+        optimizers.append(
+            torch.optim.Muon(inner, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def _is_inner(name: str, parameter: torch.Tensor) -> bool:
+    return parameter.ndim == 2 and "blocks." in name and "modulation" not in name
 
 
 class Stepper:
@@ -53,7 +75,7 @@ class Stepper:
 
     Args:
         model: the MMDiT, on its device, or that wrapped in DistributedDataParallel.
-        optimizer: from `make_optimizer`.
+        optimizers: from `make_optimizers`.
         ema: the averaged model, changed in place.
         settings: the run's train section.
         world_size: how many ranks share a global batch.
@@ -62,12 +84,12 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.AdamW,
+        optimizers: Sequence[torch.optim.Optimizer],
         ema: nn.Module,
         settings: Train,
         world_size: int = 1,
     ) -> None:
-        self.model, self.optimizer, self.ema, self.settings = model, optimizer, ema, settings
+        self.model, self.optimizers, self.ema, self.settings = model, optimizers, ema, settings
         self._weights: list[torch.Tensor] = list(model.parameters())
         self._averages: list[torch.Tensor] = list(ema.parameters())
         self.device = self._weights[0].device
@@ -80,9 +102,10 @@ class Stepper:
         The gradient is that of the mean over the global batch's samples, however they are cut into
         microbatches and ranks.
         """
-        rate = rate_of(batch.step, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = rate_of(batch.step, self.settings) / self.settings.learning_rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["peak"]
         measures = torch.zeros(NUM_MEASURES, dtype=torch.float64, device=self.device)
         num = len(batch.latents)
         starts = range(0, num, self.settings.microbatch_size)
@@ -96,8 +119,9 @@ class Stepper:
                 (losses.sum() * self._scale).backward()
             _measure(measures, losses.detach(), timestep)
         measures[1] = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         weight = ema_weight(batch.step, self.settings.ema_decay)
         with torch.no_grad():  # or the average would remember every step's graph
             torch._foreach_lerp_(self._averages, self._weights, weight)
