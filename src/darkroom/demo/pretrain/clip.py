@@ -28,6 +28,9 @@ from darkroom.demo.pretrain.data import (
     long_claim,
     make_pool,
     mutate,
+    reading_index,
+    readings,
+    relation_facts,
     say,
     shown_facts,
 )
@@ -45,11 +48,12 @@ from darkroom.demo.scenes import Scene
 SIZE_PX = 64
 MEAN = STD = (0.5, 0.5, 0.5)  # what `vae.to_tensor` does
 
-NUM_STEPS = 1200
+NUM_STEPS = 1300
 BATCH_SIZE = 128
 MUON_LEARNING_RATE = 0.01
 ADAM_LEARNING_RATE = 1.5e-3
 FACT_WEIGHT = 0.3
+RELATION_WEIGHT = 3.0  # relations are learned last
 MAX_SHIFT_PX = 2
 
 
@@ -116,9 +120,10 @@ class Towers(nn.Module):
             clip.text_projection.shape[1],
             len(fact_index()),
         )
-        self.image_head = nn.Sequential(nn.Linear(embed_dim, 256), nn.GELU(), nn.Linear(256, num_facts))
-        self.text_head = nn.Sequential(nn.Linear(embed_dim, 256), nn.GELU(), nn.Linear(256, num_facts))
-        self.hidden_head = nn.Linear(width, num_facts)
+        self.image_head = nn.Sequential(nn.Linear(embed_dim, 256), nn.GELU(), _rare(256, num_facts))
+        self.text_head = nn.Sequential(nn.Linear(embed_dim, 256), nn.GELU(), _rare(256, num_facts))
+        self.hidden_head = _rare(width, num_facts)
+        self.reading_heads = nn.ModuleList(_rare(size, len(reading_index())) for size in (embed_dim, width))
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled embeddings (n, embed_dim) and the mean penultimate hidden states of real tokens (n, width)."""
@@ -132,6 +137,13 @@ class Towers(nn.Module):
         return hidden[torch.arange(len(tokens)), ends] @ clip.text_projection, penultimate
 
 
+def _rare(width: int, num_facts: int) -> nn.Linear:
+    """A layer that begins with what is true of most facts: they are absent."""
+    layer = nn.Linear(width, num_facts)
+    nn.init.constant_(layer.bias, -4.0)
+    return layer
+
+
 class Batches:
     """Random batches with hard negatives: `next()` gives pictures, tokens and the facts of both."""
 
@@ -142,25 +154,27 @@ class Batches:
         self.rng = np.random.default_rng((seed, 3))
         self.shown = multi_hot([shown_facts(item) for item in self.items])
 
-    def next(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(pictures (n, 3, 64, 64), tokens (n + h, length), shown (n, facts), claimed (n + h, facts)).
+    def next(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """pictures (n, 3, 64, 64), tokens (n + h, length), shown (n, facts), claimed and readings (n + h, ...).
 
         The first n captions belong to the n pictures; the h others are those captions changed in one thing.
         """
         chosen = self.rng.integers(len(self.items), size=size)
-        texts, facts, wrong_texts, wrong_facts = [], [], [], []
+        told, changed = [], []
         for at in chosen:
-            text, claimed, claim = describe(self.items[at], self.rng)
-            texts.append(text)
-            facts.append(claimed)
+            text, facts, claim = describe(self.items[at], self.rng)
+            told.append((text, facts, readings(claim) if claim else []))
             if claim:
-                changed = mutate(claim, self.rng)
-                wrong_texts.append(say(changed, photo=claim.ground is None))
-                wrong_facts.append(claimed_facts(changed))
-        tokens = tokenize(self.tokenizer, texts + wrong_texts)
+                other = mutate(claim, self.rng)
+                changed.append(
+                    (say(other, photo=claim.ground is None), claimed_facts(other), readings(other))
+                )
+        texts, claimed, read = (list(column) for column in zip(*told, *changed, strict=True))
+        tokens = tokenize(self.tokenizer, texts)
         tokens = tokens[:, : int(tokens.argmax(-1).max()) + 1]
         pictures = to_tensor(_shift(self.pictures[chosen], self.rng))
-        return pictures, tokens, self.shown[torch.from_numpy(chosen)], multi_hot(facts + wrong_facts)
+        shown = self.shown[torch.from_numpy(chosen)]
+        return pictures, tokens, shown, multi_hot(claimed), multi_hot(read, len(reading_index()))
 
 
 def make_optimizers(towers: Towers) -> list[torch.optim.Optimizer]:
@@ -198,7 +212,7 @@ def _run(towers: Towers, stream: Batches, num_steps: int) -> None:
 
 
 def losses(
-    towers: Towers, pictures: Tensor, tokens: Tensor, shown: Tensor, claimed: Tensor
+    towers: Towers, pictures: Tensor, tokens: Tensor, shown: Tensor, claimed: Tensor, read: Tensor
 ) -> tuple[Tensor, ...]:
     """(contrastive loss, image fact loss, text fact loss, top-1 accuracy of picture to caption)."""
     num_pictures = len(pictures)
@@ -208,6 +222,7 @@ def losses(
         text, penultimate = towers.encode_text(tokens)
         image_facts, text_facts = towers.image_head(image), towers.text_head(text)
         hidden_facts = towers.hidden_head(penultimate)
+        readings_of = [head(x) for head, x in zip(towers.reading_heads, (text, penultimate), strict=True)]
     # A caption is true of a picture that shows all that it claims; only the picture's own counts as positive.
     true = claimed.float() @ (~shown).float().T < 0.5
     own = torch.eye(len(tokens), num_pictures, dtype=torch.bool)
@@ -221,19 +236,26 @@ def losses(
     contrastive = (F.cross_entropy(logits.T, target) + F.cross_entropy(logits[:num_pictures], target)) / 2
     accuracy = (logits.T.argmax(-1) == target).float().mean()
     in_text = _fact_loss(text_facts, claimed) + _fact_loss(hidden_facts, claimed)
+    # Who is where or what is an exclusive or of order and word: neither helps alone, so both are asked for.
+    in_text = in_text + sum(_presence_loss(found, read) for found in readings_of)
     return contrastive, _fact_loss(image_facts, shown), in_text, accuracy
 
 
 def _fact_loss(logits: Tensor, facts: Tensor) -> Tensor:
+    weight = torch.ones(facts.shape[1])
+    weight[relation_facts()] = RELATION_WEIGHT
+    return _presence_loss(logits, facts, weight)
+
+
+def _presence_loss(logits: Tensor, present: Tensor, weight: Tensor | None = None) -> Tensor:
     """Binary cross entropy, in nats a picture or caption over ten: few of the many facts are ever present."""
-    return (
-        F.binary_cross_entropy_with_logits(logits.float(), facts.float(), reduction="sum") / len(facts) / 10
-    )
+    loss = F.binary_cross_entropy_with_logits(logits.float(), present.float(), weight, reduction="sum")
+    return loss / len(present) / 10
 
 
-def multi_hot(facts: list[list[int]]) -> Tensor:
-    """Lists of facts -> bool (n, facts)."""
-    hot = torch.zeros(len(facts), len(fact_index()), dtype=torch.bool)
+def multi_hot(facts: list[list[int]], num_facts: int | None = None) -> Tensor:
+    """Lists of facts (or readings) -> bool (n, num_facts)."""
+    hot = torch.zeros(len(facts), num_facts or len(fact_index()), dtype=torch.bool)
     for row, present in enumerate(facts):
         hot[row, present] = True
     return hot

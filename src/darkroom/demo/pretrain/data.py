@@ -24,6 +24,7 @@ MUTATIONS = ("shape", "color", "count", "relation", "attribution")
 _CHUNK = 250
 _MIRRORED = {"right of": "left of", "below": "above"}
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+_ENDS = {"left of": ("left", "right"), "above": ("upper", "lower")}
 _PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right", "at the top",
            "at the bottom", "on the left", "on the right", "in the middle")  # fmt: skip
 
@@ -157,7 +158,7 @@ def draw_claim(scene: Scene, rng: np.random.Generator) -> Claim:
     if len(groups) == 2 and rng.random() < 0.5:
         groups = groups[::-1]
         relation = relation and _OPPOSITE[relation]
-    return Claim(groups, relation if rng.random() < 0.65 else None)
+    return Claim(groups, relation if rng.random() < 0.8 else None)
 
 
 def say(claim: Claim, photo: bool) -> str:
@@ -199,8 +200,12 @@ def alternatives(claim: Claim, kind: str) -> list[Claim]:
 
 
 def mutate(claim: Claim, rng: np.random.Generator) -> Claim:
-    """A random alternative, of a kind drawn first."""
-    kinds = [found for kind in MUTATIONS if (found := alternatives(claim, kind))]
+    """A random alternative, of a kind drawn first; most in who is where or who is what, if a claim says so."""
+    hard = [found for kind in ("relation", "attribution") if (found := alternatives(claim, kind))]
+    if hard and rng.random() < 0.6:
+        kinds = hard
+    else:
+        kinds = [found for kind in MUTATIONS if (found := alternatives(claim, kind))]
     found = kinds[int(rng.integers(len(kinds)))]
     return found[int(rng.integers(len(found)))]
 
@@ -225,10 +230,23 @@ def fact_index() -> dict[str, int]:
     ]
     facts += [f"{pattern} {ground}" for pattern in PATTERNS for ground in GROUNDS]
     facts += [*_PLACES, "small", "large"]
+    facts += [f"{shape} is the {end} one" for shape in SHAPES for pair in _ENDS.values() for end in pair]
+    facts += [
+        f"{shape} in {third} of 3 {way}"
+        for shape in SHAPES
+        for third in range(3)
+        for way in ("across", "down")
+    ]
     facts += [f"{length} digits" for length in range(1, 9)]
     facts += [f"digit {i} is {digit}" for i in range(4) for digit in range(10)]
     facts += [f"photo of {name}" for name in photos.NAMES]
     return {fact: i for i, fact in enumerate(facts)}
+
+
+@cache
+def relation_facts() -> list[int]:
+    """The places of the facts about relations."""
+    return [i for fact, i in fact_index().items() if any(f" {word} " in fact for word in (*_ENDS, "is the"))]
 
 
 def claimed_facts(claim: Claim) -> list[int]:
@@ -241,18 +259,43 @@ def claimed_facts(claim: Claim) -> list[int]:
         first, second = (group[2] for group in claim.groups)
         if claim.relation in _MIRRORED:
             first, second = second, first
-        facts.append(f"{first} {_MIRRORED.get(claim.relation, claim.relation)} {second}")
+        relation = _MIRRORED.get(claim.relation, claim.relation)
+        facts.append(f"{first} {relation} {second}")
+        facts += [
+            f"{shape} is the {end} one" for shape, end in zip((first, second), _ENDS[relation], strict=True)
+        ]
     facts += [" ".join(claim.ground)] if claim.ground else []
     facts += [fact for fact in (claim.place, claim.size) if fact]
     return [index[fact] for fact in facts]
 
 
+@cache
+def reading_index() -> dict[str, int]:
+    """What there is to read off a caption's words alone: what comes first and second, and what stands between."""
+    found = [f"{which} is {what}" for which in ("first", "second") for what in (*SHAPES, *COLORS)]
+    return {reading: i for i, reading in enumerate([*found, *RELATIONS])}
+
+
+def readings(claim: Claim) -> list[int]:
+    """The readings of a claim about two shapes."""
+    if len(claim.groups) < 2:
+        return []
+    found = [claim.relation] if claim.relation else []
+    for which, (_, color, shape) in zip(("first", "second"), claim.groups, strict=True):
+        found += [f"{which} is {what}" for what in (shape, color) if what]
+    return [reading_index()[reading] for reading in found]
+
+
 def shown_facts(item: Item) -> list[int]:
-    """All the facts that a picture shows."""
+    """All the facts that a picture shows, also those that no caption claims: where its shapes are."""
     index = fact_index()
     if item.kind == "scene":
         assert item.scene is not None
-        return claimed_facts(long_claim(item.scene))
+        return claimed_facts(long_claim(item.scene)) + [
+            index[f"{thing.shape} in {min(int(3 * where), 2)} of 3 {way}"]
+            for thing in item.scene.things
+            for where, way in ((thing.x, "across"), (thing.y, "down"))
+        ]
     if item.kind == "digit":
         return [index["digit"], index[f"{len(item.text)} digits"]] + [
             index[f"digit {i} is {digit}"] for i, digit in enumerate(item.text[:4])

@@ -20,6 +20,8 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter."""
         for group in self.param_groups:
             for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
                 average = self.state[parameter].setdefault("average", torch.zeros_like(parameter))
                 average.lerp_(parameter.grad, 1 - group["momentum"])
                 update = parameter.grad.lerp(average, group["momentum"]).flatten(1)
