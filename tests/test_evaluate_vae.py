@@ -39,7 +39,8 @@ def test_reconstructed_scenes_are_judged_right():
 @torch.no_grad()
 def test_decoded_noise_shows_next_to_nothing():
     vae = load_vae(Component(kind="vae", path=str(VAE)))
-    noise = torch.randn((48, 16, 8, 8), generator=torch.Generator().manual_seed(0))
+    shape = (48, vae.config.latent_channels, 4, 4)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     latents = noise / vae.config.scaling_factor + (vae.config.shift_factor or 0)
     decoded = ((vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     seen = [detector.detect(p) for p in decoded.permute(0, 2, 3, 1).numpy()]

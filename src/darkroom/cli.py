@@ -41,7 +41,9 @@ def verify(run: Annotated[str, typer.Argument(help="name of a run in config/runs
             absent = sum(line.endswith(": missing") for line in files)
             found += [line for line in files if not line.endswith(": missing")]
             number = len(read_manifest(path)["files"])
-            typer.echo(f"{stage:<10} {'wrong' if found else 'ok'}: {number - absent} of {number} files checked")
+            typer.echo(
+                f"{stage:<10} {'wrong' if found else 'ok'}: {number - absent} of {number} files checked"
+            )
         wrong += found
     for line in wrong:
         typer.echo(line, err=True)
