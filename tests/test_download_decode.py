@@ -92,7 +92,7 @@ def test_a_decompression_bomb_costs_less_than_200_mb(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(png_bomb(30_000))
     assert bomb.stat().st_size < 200_000
-    code = """
+    code = r"""
         import re, sys
         from darkroom.config.dataset import Download
         from darkroom.download.decode import Refused, decode
