@@ -112,7 +112,7 @@ def test_a_second_training_is_told_who_holds_the_directory(tmp_path):
         pass
 
 
-def test_the_run_key_follows_what_decides_the_weights_only():
+def test_the_run_key_follows_what_decides_the_weights_and_the_samples_only():
     model = Model(num_blocks=1, num_heads=1)
     settings = Train(num_steps=10, global_batch_size=4, microbatch_size=4)
     key = run_key(model, settings, 0, "a" * 64)
@@ -123,7 +123,8 @@ def test_the_run_key_follows_what_decides_the_weights_only():
         run_key(model.model_copy(update={"num_heads": 2}), settings, 0, "a" * 64),
         run_key(model, settings.model_copy(update={"learning_rate": 1e-3}), 0, "a" * 64),
         run_key(model, settings.model_copy(update={"num_steps": 11}), 0, "a" * 64),
+        run_key(model, settings.model_copy(update={"sample_prompts": ("a",)}), 0, "a" * 64),
         run_key(model, settings, 1, "a" * 64),
         run_key(model, settings, 0, "b" * 64),
     ]
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7

@@ -83,11 +83,7 @@ def evaluate(
         detector.detect, detector.classify_color, settings.sampling.width_px * settings.sampling.height_px
     )
     digests = {name: sha256_path(path) for name, path in models.items()}
-    folders = {name: work / name / _key(digests[name], records, settings) for name in models}
-    for name, path in models.items():
-        draw_all(
-            folders[name], name, records, partial(load_drawer, path, models[TRAINED], settings), settings
-        )
+    folders = _draw_models(models, digests, records, settings, work)
     chosen = choose(references, settings.num_reference_pictures)
     real = _encode(clip, read_references(references, chosen), settings.batch_size)
     _LOG.info("evaluate: %d reference pictures encoded", len(real))
@@ -103,6 +99,21 @@ def evaluate(
         "pictures": {name: table.height for name, table in tables.items()},
         "correct": {name: int(table["correct"].sum()) for name, table in tables.items()},
     }
+
+
+def _draw_models(
+    models: Mapping[str, Path],
+    digests: Mapping[str, str],
+    records: Sequence[geneval.Record],
+    settings: Evaluate,
+    work: Path,
+) -> dict[str, Path]:
+    """Draw what is not drawn yet; returns the folder of each model's pictures."""
+    folders = {name: work / name / _key(digests[name], records, settings) for name in models}
+    for name, path in models.items():
+        load = partial(load_drawer, path, models[TRAINED], settings)
+        draw_all(folders[name], name, records, load, settings)
+    return folders
 
 
 def clip_identity(name: str, component: Component, clip: Any) -> dict[str, str]:

@@ -32,9 +32,6 @@ _NOT_IN_KEY = {
     "num_threads",
     "checkpoint_every_steps",
     "log_every_steps",
-    "sample_every_steps",
-    "sample_prompts",
-    "sampling",
 }
 
 
@@ -43,7 +40,7 @@ def run_key(model: BaseModel, train: BaseModel, seed: int, cache_digest: str) ->
 
     Other data (`cache_digest`, SHA-256 of the cache's manifest), another model, seed or training option
     gives another key, and so a start at step 0; microbatches, threads, logging and checkpoint intervals
-    do not.
+    do not. What the pictures during training show does, because they are an output of the stage.
     """
     options = train.model_dump(mode="json", exclude=_NOT_IN_KEY)
     body = {"model": model.model_dump(mode="json"), "train": options, "seed": seed, "cache": cache_digest}
