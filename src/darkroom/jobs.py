@@ -38,7 +38,8 @@ def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     limit_threads(num_threads)
     out, err = sys.stdout, sys.stderr
-    with open(log_path, "w", encoding="utf-8") as log:
+    # Appended to: the ranks of one training share a log, and none may truncate what another wrote.
+    with open(log_path, "a", encoding="utf-8") as log:
         sys.stdout, sys.stderr = _Tee(out, log), _Tee(err, log)  # type: ignore[assignment]
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         _quieten()
