@@ -10,8 +10,9 @@ from report_inputs import HOSTILE, make_inputs
 
 from darkroom.demo.captions import long_caption, short_caption
 from darkroom.demo.scenes import Scene, Thing
+from darkroom.recaption.score import caption_is_right
 from darkroom.report import ReportInputs, build_report
-from darkroom.report.data import is_true, read_captions, read_funnel
+from darkroom.report.data import read_captions, read_funnel
 from darkroom.report.plots import running_mean
 from darkroom.report.results import read_pictures, read_results
 from darkroom.report.runs import clock, read_chain, read_costs
@@ -157,13 +158,16 @@ def test_captions_are_counted_right_where_the_truth_is_known(inputs):
     assert unknown["judged"] == 0 and unknown["summary"][0]["right"] is None
 
 
-def test_a_caption_is_true_only_if_it_names_all_shapes_and_no_wrong_colour():
+def test_a_caption_is_right_only_if_it_names_all_shapes_and_no_wrong_colour():
     things = (Thing("star", "red", 0.2, 0.5, 0.3, 0), Thing("cross", "blue", 0.8, 0.5, 0.3, 0))
     scene = Scene("color_attr", things, "plain", "white", 64, 64, 0)
-    assert is_true(long_caption(scene), scene) and is_true(short_caption(scene), scene)
-    assert is_true("On offer: a star and a cross", scene)
-    for false in ("a red star", "a blue star and a red cross", "two stars", "", None, "stars"):
-        assert not is_true(false, scene), false
+    assert caption_is_right("long", long_caption(scene), scene)
+    assert caption_is_right("short", short_caption(scene), scene)
+    assert caption_is_right("short", "On offer: a star and a cross", scene)
+    assert not caption_is_right("original", "On offer: a star and a cross", scene)  # no colours
+    for kind in ("original", "long", "short"):
+        for false in ("a red star", "a blue star and a red cross", "two stars", "", None, "stars"):
+            assert not caption_is_right(kind, false, scene), (kind, false)
 
 
 def test_costs_add_time_and_take_the_largest_memory(tmp_path):

@@ -94,13 +94,20 @@ def shapes_are_right(caption: str, scene: Scene) -> bool:
     return not left
 
 
+def caption_is_right(kind: str, caption: str | None, scene: Scene) -> bool:
+    """Whether a caption of a kind names exactly a scene's shapes with their colours and number.
+
+    The short caption may leave colours out; it is wrong if it names one that is not there.
+    """
+    return (shapes_are_right if kind == "short" else is_right)(caption or "", scene)
+
+
 def _scene_scores(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    judge = shapes_are_right if kind == "short" else is_right
     by_task: dict[str, list[int]] = {}
     related = []
     for row in rows:
         caption, scene = row[f"caption_{kind}"] or "", row["scene"]
-        right = judge(caption, scene)
+        right = caption_is_right(kind, caption, scene)
         task = by_task.setdefault(scene.task, [0, 0])
         task[0] += right
         task[1] += 1

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from darkroom.demo.captions import claims, long_caption, short_caption
 from darkroom.demo.scenes import Scene
+from darkroom.recaption.score import caption_is_right
 from darkroom.report.inline import jpeg_uri
 from darkroom.store import TarReader, read_table
 
@@ -120,12 +120,6 @@ def read_captions(
     }
 
 
-def is_true(caption: str | None, scene: Scene) -> bool:
-    """Whether a caption names exactly a scene's shapes: all with their colours, or as its short caption."""
-    said = claims(caption or "")
-    return said in (claims(long_caption(scene)), claims(short_caption(scene)))
-
-
 def _judged(told: pl.DataFrame) -> list[pl.Series]:
     """`<kind>_right`, null where the picture is no scene."""
     scenes = [Scene.from_record(json.loads(s)) if s else None for s in told["scene"]]
@@ -133,7 +127,8 @@ def _judged(told: pl.DataFrame) -> list[pl.Series]:
     for kind, _ in KINDS:
         texts = told[f"caption_{kind}"].to_list()
         right = [
-            None if scene is None else is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)
+            None if scene is None else caption_is_right(kind, text, scene)
+            for text, scene in zip(texts, scenes, strict=True)
         ]
         columns.append(pl.Series(f"{kind}_right", right, dtype=pl.Boolean))
     return columns
