@@ -20,7 +20,7 @@ from darkroom.cache.fingerprint import (
 from darkroom.cache.pictures import picture_batches
 from darkroom.config.components import Component
 from darkroom.config.run import Cache
-from darkroom.models.components import encode_latents, load_text_encoder, load_vae
+from darkroom.models.components import encode_latents, load_text_encoder, load_vae, moved
 from darkroom.models.text import EncodedCaption, TextEncoder
 from darkroom.store import write_table
 from darkroom.store.latents import (
@@ -63,9 +63,9 @@ def cache_part(
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_part(table, captions, buckets)
     encoder = load_text_encoder(text_encoder)
-    _moved(encoder.model, chosen)
+    moved(encoder.model, chosen)
     precision = _autocast(chosen, compute_dtype)
-    tensors, index = _latents(pictures, tar, settings, _moved(load_vae(vae), chosen), precision)
+    tensors, index = _latents(pictures, tar, settings, moved(load_vae(vae), chosen), precision)
     texts, spans, counts = _captions(pictures, settings, encoder, precision)
     index_table = pictures.select("uid", "row", "bucket_width", "bucket_height").with_columns(
         pl.Series("index", index), *spans
@@ -95,7 +95,7 @@ def cache_null(
     """Encode the empty caption: `text/null` (T, D) and `pooled/null` (1, P). Returns {"captions": 1}."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     encoder = load_text_encoder(text_encoder)
-    _moved(encoder.model, chosen)
+    moved(encoder.model, chosen)
     with _autocast(chosen, compute_dtype):
         empty = encoder.encode([""], settings.max_text_tokens, settings.batch_size)[0]
     tensors = {"text/null": empty.hidden, "pooled/null": empty.pooled[None]}
@@ -107,10 +107,6 @@ def cache_null(
 
 def _autocast(device: torch.device, compute_dtype: ComputeDtype) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if compute_dtype == "bfloat16" else nullcontext()
-
-
-def _moved(module: Any, device: torch.device) -> Any:
-    return module.to(device)
 
 
 def _stored(tensor: torch.Tensor, settings: Cache) -> torch.Tensor:

@@ -318,3 +318,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
+
+
+def moved(module: Any, device: torch.device) -> Any:
+    """`module.to(device)`, whose type diffusers' and transformers' decorators hide from type checkers."""
+    return module.to(device)

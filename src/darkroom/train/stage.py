@@ -15,7 +15,7 @@ from torch import nn
 
 from darkroom.config.components import Component
 from darkroom.config.run import Model, Train
-from darkroom.models.components import build_mmdit, load_text_encoder, load_vae
+from darkroom.models.components import build_mmdit, load_text_encoder, load_vae, moved
 from darkroom.models.mmdit import MMDiT
 from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
 from darkroom.sample.pipeline import DarkroomPipeline
@@ -77,7 +77,7 @@ def train(
         _check_patches(cache, model)
         if ranks.is_first:
             stack.enter_context(locked(run_dir, lock_seconds))
-        trained = _moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
+        trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
         average = copy.deepcopy(trained).eval().requires_grad_(False)
         in_pipeline = partial(_pipeline, vae, text_encoder, cache.max_text_tokens, settings.timestep_shift)
         on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
@@ -92,10 +92,6 @@ def train(
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
     num_parameters, seen = trained.num_parameters(), history.num_done * settings.global_batch_size
     return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
-
-
-def _moved(module: Any, device: torch.device) -> Any:
-    return module.to(device)
 
 
 def _check_ranks(settings: Train, ranks: Ranks) -> None:
@@ -152,7 +148,7 @@ def _sampler(draw_samples: DrawSamples, make: Callable[[MMDiT], DarkroomPipeline
     def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
         if not made:
             assert isinstance(average, MMDiT)
-            made.append(_moved(make(average), average.device))
+            made.append(moved(make(average), average.device))
         return draw_samples(made[0], step)
 
     return on_sample

@@ -9,7 +9,8 @@ import torch
 class Muon(torch.optim.Optimizer):
     """Muon: momentum whose update is made nearly orthogonal (kellerjordan.github.io/posts/muon).
 
-    Of convolutions, a kernel is a matrix of (output channels) x (input channels and places).
+    Not torch.optim.Muon, which takes matrices alone: of a convolution, the kernel is a matrix of (output
+    channels) x (input channels and places).
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
