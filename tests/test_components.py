@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from darkroom.config.components import Component
-from darkroom.config.run import Model
+from darkroom.config.model import MMDiTModel
 from darkroom.models import components
 
 with warnings.catch_warnings():
@@ -197,7 +197,7 @@ def test_missing_files_are_named(tmp_path, vae_folder):
 
 
 def test_initial_weights_are_a_function_of_the_seed_alone():
-    settings = Model(num_blocks=2, num_heads=2, head_dim=8)
+    settings = MMDiTModel(num_blocks=2, num_heads=2, head_dim=8)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = components.build_mmdit(settings, 4, 16, 12, seed=3)

@@ -118,3 +118,58 @@ def test_every_option_of_the_schema_says_what_it_is_or_has_a_telling_name() -> N
     download = schema["properties"]["dataset"]["$defs"]["Download"]["properties"]
     assert all("description" in option for option in download.values())
     assert schema["properties"]["run"]["additionalProperties"] is False
+
+
+MMDIT = "model:\n  num_blocks: 6\n  num_heads: 3\n  head_dim: 64\n  patch_size: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("family: unet", "family must be one of mmdit, unet-sd, unet-sdxl, sd3"),
+        ("family: unet-sd", "model: give either pretrained"),
+        ("{family: sd3, params: {}, pretrained: base}", "model: give either pretrained"),
+        (
+            "{family: unet-sd, params: {block_out_channel: [32]}}",
+            "UNet2DConditionModel has no argument 'block_out_channel'; did you mean 'block_out_channels'?",
+        ),
+        (
+            "{family: sd3, params: {num_layer: 1}}",
+            "SD3Transformer2DModel has no argument 'num_layer'; did you mean 'num_layers'?",
+        ),
+        ("{family: sd3, param: {}}", "model.param: unknown key; did you mean 'params'?"),
+        (
+            "{family: unet-sdxl, params: {}, lora: {targets: [to_qq]}}",
+            "a unet-sdxl has no layer 'to_qq'; did you mean 'to_q'?",
+        ),
+        (
+            "{num_blocks: 1, num_heads: 1, lora: {targets: [to_q]}}",
+            "a mmdit has no layer 'to_q'",
+        ),
+    ],
+)
+def test_a_mistake_in_the_model_section_is_named(project_folder: Path, model: str, said: str) -> None:
+    written = model if model.startswith("{") else f"{{{model}}}"
+    edit(project_folder, "runs/demo.yaml", MMDIT, f"model: {written}\n")
+    with pytest.raises(ConfigError) as error:
+        load_project("demo", project_folder)
+    assert said in str(error.value)
+
+
+def test_a_model_of_another_family_replaces_the_extended_one_whole(project_folder: Path) -> None:
+    write_run(
+        project_folder, "other", extends="demo", model={"family": "unet-sd", "params": {"sample_size": 8}}
+    )
+    assert load_project("other", project_folder).run.model.family == "unet-sd"
+
+
+def test_options_added_later_leave_the_dumped_settings_as_they_were() -> None:
+    model = load_project("demo", ROOT).run.model
+    assert model.model_dump() == {
+        "num_blocks": 6,
+        "num_heads": 3,
+        "head_dim": 64,
+        "patch_size": 1,
+        "mlp_ratio": 4.0,
+    }
+    assert model.model_copy(update={"mlp": "swiglu"}).model_dump()["mlp"] == "swiglu"

@@ -13,7 +13,8 @@ from PIL import Image
 from test_components import CONTEXT, write_clip, write_vae
 
 from darkroom.config.components import Component
-from darkroom.config.run import Model, Sampling
+from darkroom.config.model import MMDiTModel
+from darkroom.config.run import Sampling
 from darkroom.models.components import build_mmdit, encode_latents, load_text_encoder, load_vae
 from darkroom.sample.draw import draw, picture_seed
 from darkroom.sample.export import export_pipeline, load_pipeline, make_pipeline, save_transformer
@@ -30,7 +31,7 @@ def build(folder: Path, shift: float = 1.0, seed: int = 0) -> DarkroomPipeline:
         load_vae(Component(kind="vae", path=str(write_vae(folder / "vae")))),
     )
     text = load_text_encoder(Component(kind="text_encoder", path=str(clip)))
-    model = Model(num_blocks=2, num_heads=2, head_dim=16, mlp_ratio=2.0)
+    model = MMDiTModel(num_blocks=2, num_heads=2, head_dim=16, mlp_ratio=2.0)
     transformer = build_mmdit(model, 4, text.text_dim, text.pooled_dim, seed)
     torch.manual_seed(seed)
     for name, parameter in transformer.named_parameters():

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from darkroom.config.run import Model, Train
+from darkroom.config.model import MMDiTModel
+from darkroom.config.run import Train
 from darkroom.train.checkpoint import (
     Checkpoint,
     Writer,
@@ -113,7 +114,7 @@ def test_a_second_training_is_told_who_holds_the_directory(tmp_path):
 
 
 def test_the_run_key_follows_what_decides_the_weights_and_the_samples_only():
-    model = Model(num_blocks=1, num_heads=1)
+    model = MMDiTModel(num_blocks=1, num_heads=1)
     settings = Train(num_steps=10, global_batch_size=4, microbatch_size=4)
     key = run_key(model, settings, 0, "a" * 64)
     assert len(key) == 12 and int(key, 16) >= 0

@@ -15,7 +15,8 @@ import pytest
 import torch
 from test_train_data import FINGERPRINT, write_cache
 
-from darkroom.config.run import Model, Train
+from darkroom.config.model import MMDiTModel
+from darkroom.config.run import Train
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, find_ranks, process_group
@@ -26,7 +27,7 @@ from darkroom.train.record import COLUMNS
 from darkroom.train.step import Stepper, ema_weight, make_optimizers, rate_of
 
 PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 9, (48, 96): 2}]
-MODEL = Model(num_blocks=2, num_heads=2, head_dim=8, patch_size=2)
+MODEL = MMDiTModel(num_blocks=2, num_heads=2, head_dim=8, patch_size=2)
 SETTINGS = Train(
     num_steps=20,
     global_batch_size=6,

@@ -9,7 +9,8 @@ from test_components import write_clip, write_vae
 
 from darkroom.cache import cache_null, expected_fingerprint
 from darkroom.config.components import Component
-from darkroom.config.run import Model, Train
+from darkroom.config.model import MMDiTModel
+from darkroom.config.run import Train
 from darkroom.models.components import build_mmdit
 from darkroom.models.mmdit import MMDiT
 from darkroom.sample.export import load_pipeline
@@ -18,7 +19,7 @@ from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint
 from darkroom.train.record import COLUMNS
 from darkroom.train.stage import train
 
-MODEL = Model(num_blocks=1, num_heads=2, head_dim=8, patch_size=2)
+MODEL = MMDiTModel(num_blocks=1, num_heads=2, head_dim=8, patch_size=2)
 SETTINGS = Train(
     num_steps=6,
     global_batch_size=4,

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from darkroom.config.components import Component
-from darkroom.config.run import Cache, Model, Train
+from darkroom.config.model import read_model
+from darkroom.config.run import Cache, Train
 from darkroom.jobs import job, summary_line
 from darkroom.store import read_manifest, read_table, replacing, sha256_file, write_manifest
 
@@ -19,7 +20,7 @@ for name in ("cache", "run-dir", "model", "untrained", "samples", "history", "lo
 args = parser.parse_args()
 
 settings = Train(**args.settings["train"])
-model, seed = Model(**args.settings["model"]), args.settings["seed"]
+model, seed = read_model(args.settings["model"]), args.settings["seed"]
 vae, text_encoder = (Component(**args.settings["components"][name]) for name in (args.vae, args.text_encoder))
 cache = read_manifest(args.cache)
 

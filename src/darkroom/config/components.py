@@ -1,4 +1,4 @@
-"""Pretrained components by name: VAEs, text encoders, CLIPs and captioners."""
+"""Pretrained components by name: VAEs, text encoders, CLIPs, captioners and models to go on from."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from darkroom.config.base import Section
 class Component(Section):
     """A pretrained component: a folder on this machine, or a Hugging Face repository."""
 
-    kind: Literal["vae", "text_encoder", "clip", "captioner"]
+    kind: Literal["vae", "text_encoder", "clip", "captioner", "model"]
     path: str = Field(description="folder relative to the project's root, or a repository's name")
     revision: str | None = Field(None, description="commit of the repository")
     subfolder: str | None = Field(None, description="folder inside the repository")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from darkroom.config.components import Component, Components
 from darkroom.config.dataset import Dataset
+from darkroom.config.model import DEFAULT_FAMILY, LORA_TARGETS
 from darkroom.config.run import Run
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -111,7 +112,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, key by key; lists and scalars are replaced whole."""
+    """`base` with the values of `over`, key by key; lists and scalars are replaced whole.
+
+    So is a model of another family, whose keys are others.
+    """
+    if "family" in over and over["family"] != base.get("family", DEFAULT_FAMILY):
+        return dict(over)
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -132,7 +138,8 @@ def _validate(model: type[SectionT], layers: list[Layer]) -> SectionT:
 
 def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
     # Inside a tagged union pydantic puts the tag into the location; it is no key of the file.
-    location = [str(key) for key in problem["loc"] if key not in ("demo", "list")]
+    tags = ("demo", "list", *LORA_TARGETS)
+    location = [str(key) for key in problem["loc"] if key not in tags]
     where = f"{_file_of(location, layers)}: {'.'.join(location)}"
     if problem["type"] == "extra_forbidden":
         known = _fields(model, problem["loc"][:-1])
@@ -158,6 +165,7 @@ def _file_of(location: list[str], layers: list[Layer]) -> Path:
 
 
 _ABSENT = object()
+_TAGS = ("kind", "family")  # the keys that tell the members of a union apart
 
 
 def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
@@ -167,7 +175,10 @@ def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
             model = model.model_fields[key].annotation
         else:
             choices = [m for m in getattr(model, "__args__", ()) if hasattr(m, "model_fields")]
-            tagged = [m for m in choices if f"'{key}'" in str(m.model_fields.get("kind", ""))]
+            choices += [m.__origin__ for m in getattr(model, "__args__", ()) if hasattr(m, "__metadata__")]
+            tagged = [
+                m for m in choices if any(f"'{key}'" in str(m.model_fields.get(tag, "")) for tag in _TAGS)
+            ]
             model = tagged[0] if tagged else model
     return list(getattr(model, "model_fields", {}))
 

@@ -32,6 +32,8 @@ FILES: dict[str, tuple[type[BaseModel], str]] = {
 MEANINGS = {
     "source": "where the URLs come from; its `kind` decides which of the tables below holds",
     "kind": "what it is",
+    "family": "what it is",
+    "rank": "of the low-rank updates",
     "download": "how pictures are fetched and stored",
     "filter": "which pictures are kept",
     "recaption": "who captions them, and how",
@@ -121,14 +123,22 @@ def _sections(model: type[BaseModel], path: str = "") -> list[tuple[type[BaseMod
     for name, field in model.model_fields.items():
         place = f"{path}.{name}".lstrip(".")
         for inner in _models(field.annotation):
-            kind = _choices(inner.model_fields["kind"].annotation) if "kind" in inner.model_fields else []
-            for section, paths in _sections(inner, f"{place} (kind: {kind[0]})" if kind else place):
+            for section, paths in _sections(inner, place + _tag(inner)):
                 known = [entry for entry in found if entry[0] is section]
                 if known:
                     known[0][1].extend(paths)
                 else:
                     found.append((section, paths))
     return found
+
+
+def _tag(model: type[BaseModel]) -> str:
+    """What tells a section from the others that may stand in its place."""
+    for name in ("kind", "family"):
+        choices = _choices(model.model_fields[name].annotation) if name in model.model_fields else []
+        if choices:
+            return f" ({name}: {choices[0]})"
+    return ""
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -178,6 +188,8 @@ def _type(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         number = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
         return f"list{number}: {_type(arguments[0])}"
+    if get_origin(annotation) is dict:
+        return "mapping"
     names = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", type(None): "`null`"}
     return names.get(annotation, str(annotation))
 

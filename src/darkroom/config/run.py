@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from darkroom.config.base import Section
+from darkroom.config.model import Model
 
 
 class Bucket(Section):
@@ -36,22 +37,6 @@ class Cache(Section):
     max_text_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
     batch_size: int = Field(32, ge=1, description="pictures or captions a forward pass")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float16", description="stored precision")
-
-
-class Model(Section):
-    """The MMDiT: an SD3-style transformer over image and text tokens."""
-
-    num_blocks: int = Field(ge=1, description="joint transformer blocks")
-    num_heads: int = Field(ge=1, description="attention heads")
-    head_dim: int = Field(64, ge=8, description="channels a head; width = num_heads x head_dim")
-    patch_size: int = Field(2, ge=1, description="latent pixels a token, per side")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the MLP / width")
-
-    @model_validator(mode="after")
-    def _rope(self) -> "Model":
-        if self.head_dim % 4:
-            raise ValueError(f"head_dim {self.head_dim} is no multiple of 4, as 2-D RoPE needs")
-        return self
 
 
 class CaptionChoice(Section):
@@ -133,6 +118,6 @@ class Run(Section):
     seed: int = Field(0, ge=0, description="of the batch plan, the noise and the initial weights")
     bucket: Bucket = Bucket()
     cache: Cache
-    model: Model
+    model: Model = Field(description="the network; `family` decides which of the tables below holds")
     train: Train
     evaluate: Evaluate

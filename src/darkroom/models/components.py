@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darkroom.config.components import Component
-from darkroom.config.run import Model
+from darkroom.config.model import MMDiTModel
 from darkroom.models.mmdit import MMDiT
 from darkroom.models.text import TextEncoder, num_text_layers, transformers_text_state
 from darkroom.store import sha256_folder, sha256_json
@@ -75,7 +75,9 @@ def fingerprint(component: Component) -> str:
     return digest if tokenizer == folder else sha256_json([digest, sha256_folder(tokenizer)])
 
 
-def build_mmdit(settings: Model, latent_channels: int, text_dim: int, pooled_dim: int, seed: int) -> MMDiT:
+def build_mmdit(
+    settings: MMDiTModel, latent_channels: int, text_dim: int, pooled_dim: int, seed: int
+) -> MMDiT:
     """An MMDiT with initial weights drawn from `seed`, without a trace in torch's global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from darkroom.config.components import Component
-from darkroom.config.run import Model, Train
+from darkroom.config.model import MMDiTModel
+from darkroom.config.run import Train
 from darkroom.models.components import build_mmdit, load_text_encoder, load_vae, moved
 from darkroom.models.mmdit import MMDiT
 from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
@@ -36,7 +37,7 @@ def train(
     shards: Sequence[tuple[str | Path, str | Path]],
     null: str | Path,
     expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    model: Model,
+    model: MMDiTModel,
     settings: Train,
     seed: int,
     run_dir: str | Path,
@@ -102,7 +103,7 @@ def _check_ranks(settings: Train, ranks: Ranks) -> None:
         )
 
 
-def _check_patches(cache: LatentCache, model: Model) -> None:
+def _check_patches(cache: LatentCache, model: MMDiTModel) -> None:
     """Refuse before the first step what would fail at the first batch of an odd bucket."""
     for width, height in cache.uids:
         _, rows, columns = cache.latent_shape((width, height))
