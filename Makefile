@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export SNAKEMAKE_PROFILE ?= profiles/local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test test-fast check format schema lock clean-results clean
+.PHONY: setup demo test test-fast test-slurm check format schema lock clean-results clean
 
 setup: $(READY)
 
@@ -26,9 +26,16 @@ demo: $(READY)
 
 test: $(READY)
 	pytest
+	@command -v sbatch >/dev/null || echo "left out: the tests on a SLURM cluster (apt-get install slurm-wlm munge)"
 
 test-fast: $(READY)
-	pytest -m "not slow"
+	pytest -m "not slow and not slurm"
+
+# A private cluster on this machine, started and stopped by the tests.
+test-slurm: $(READY)
+	@command -v sbatch >/dev/null || \
+	    { echo "SLURM is not installed: apt-get install --no-install-recommends slurm-wlm munge"; exit 1; }
+	pytest -m slurm
 
 check: $(READY)
 	ruff check .

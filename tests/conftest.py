@@ -5,12 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cluster import Cluster, missing_programs
 
 from darkroom.config.load import merge
 
@@ -106,3 +107,20 @@ def finished_project(make_tiny_project: Callable[[str], TinyProject]) -> TinyPro
     project = make_tiny_project("finished")
     project.first_output = project.run("snakemake", "--quiet", "all")  # type: ignore[attr-defined]
     return project
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `slurm` need SLURM's programs, and say so where they are not."""
+    missing = missing_programs()
+    if missing:
+        reason = f"no {', '.join(missing)}: apt-get install slurm-wlm munge"
+        for item in items:
+            if item.get_closest_marker("slurm"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes with two pretended GPUs each, shared by tests that do not break it."""
+    with Cluster() as cluster:
+        yield cluster
