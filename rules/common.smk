@@ -71,13 +71,22 @@ def component_files(name):
     )
 
 
-def launch(wildcards, resources):
-    """The prefix that starts one process a rank: empty on one process, srun's geometry from a profile."""
+def launch(wildcards, resources, threads):
+    """The prefix that starts one process a rank: empty on one process, srun's geometry from a profile.
+
+    The allocation's own numbers do not reach a rule's shell, so all are given again.
+    """
     if not resources.get("mpi"):
         return ""
+    nodes, per_node = resources.get("nodes", 1), resources.get("tasks_per_node")
+    tasks = nodes * per_node if per_node else resources.get("tasks", 1)
+    if tasks % nodes:
+        raise WorkflowError(
+            f"{tasks} tasks do not spread evenly over {nodes} nodes; set tasks to a multiple of nodes"
+        )
     return (
-        f"{resources.mpi} --nodes={resources.nodes} --ntasks-per-node={resources.tasks_per_node}"
-        f" --cpus-per-task={resources.cpus_per_task} --kill-on-bad-exit=1"
+        f"{resources.mpi} --nodes={nodes} --ntasks={tasks} --ntasks-per-node={tasks // nodes}"
+        f" --cpus-per-task={resources.get('cpus_per_task', threads)} --kill-on-bad-exit=1"
     )
 
 

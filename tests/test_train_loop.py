@@ -4,8 +4,6 @@ import copy
 import math
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranks import start_ranks
 from test_train_data import FINGERPRINT, write_cache
 
 from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint
 from darkroom.train.data import LatentCache
-from darkroom.train.distributed import Ranks, find_ranks, process_group
+from darkroom.train.distributed import Ranks, find_ranks
 from darkroom.train.loader import Loader
 from darkroom.train.loop import STOPPED_EXIT_CODE, Stopped, fit
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import COLUMNS
+from darkroom.train.rendezvous import joined
 from darkroom.train.step import Stepper, ema_weight, make_optimizers, rate_of
 
 PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 9, (48, 96): 2}]
@@ -265,17 +265,6 @@ def test_the_average_forgets_the_start_and_ends_at_its_decay():
     assert ema_weight(10**7, 0.9999) == pytest.approx(1e-4)
 
 
-def test_ranks_are_found_in_the_environment():
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    assert find_ranks({}) == Ranks(0, 1, 0)
-    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}
-    assert find_ranks({**torchrun, **meeting}) == Ranks(3, 4, 1)
-    srun = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}
-    assert find_ranks({**srun, **meeting}) == Ranks(1, 2, 1)
-    with pytest.raises(ValueError, match="SLURM_NTASKS is 2, but MASTER_ADDR"):
-        find_ranks(srun)
-
-
 ON_RANKS = changed(num_steps=24, microbatch_size=2, sample_every_steps=1)
 
 
@@ -289,25 +278,15 @@ def main(folder, run_dir):
         if step == 20:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with process_group(ranks, torch.device("cpu")):
+    with joined(ranks, torch.device("cpu"), "same"):
         run(cache, run_dir, ON_RANKS, stop, ranks=ranks, plain=True)
-
-
-def start_ranks(num, *arguments):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(num)}
-    env = {**os.environ, **meeting, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, *map(str, arguments)]
-    ranks = [subprocess.Popen(command, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num)]
-    return [rank.wait(timeout=120) for rank in ranks]
 
 
 def test_two_ranks_agree_with_one_stop_together_and_go_on_as_one(cache, tmp_path):
     write_cache(tmp_path, PARTS)
     _, alone = run(cache, tmp_path / "alone", ON_RANKS, plain=True)
-    assert start_ranks(2, tmp_path, tmp_path / "run") == [75, 75]
+    ranks = start_ranks(tmp_path, __file__, [tmp_path, tmp_path / "run"], 2)
+    assert [code for code, _ in ranks.wait()] == [75, 75]
     assert newest_checkpoint(tmp_path / "run") in (21, 22)
     _, both = run(cache, tmp_path / "run", ON_RANKS, plain=True)
     assert both[:20, 0].std() > 1e-3

@@ -136,7 +136,7 @@ def test_latents_that_patches_do_not_fit_are_refused_by_bucket(cached, tmp_path)
 
 
 def test_more_ranks_than_pictures_in_a_batch_are_refused(cached, tmp_path, monkeypatch):
-    for name, value in {"WORLD_SIZE": "5", "RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}.items():
+    for name, value in {"WORLD_SIZE": "5", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="global_batch_size 4 is smaller than the 5 ranks"):
         run(cached, tmp_path)

@@ -1,8 +1,7 @@
 """The ranks of a training: who they are, and how they agree to stop."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,21 +25,26 @@ class Ranks:
 def find_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     """The ranks that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, ...) announce.
 
+    A batch script has SLURM_PROCID and SLURM_NTASKS too, but is one process: only a step that srun
+    started has SLURM_STEP_NUM_TASKS.
+
     Raises:
-        ValueError: there are several ranks and MASTER_ADDR or MASTER_PORT, where they meet, is unset.
+        ValueError: the numbers are incomplete or make no sense.
     """
     env = os.environ if environment is None else environment
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if "WORLD_SIZE" not in env and "SLURM_PROCID" in env:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, world_size, local_rank = (
-        int(env.get(name, default)) for name, default in zip(names, ("0", "1", "0"), strict=True)
-    )
-    if world_size > 1 and not ("MASTER_ADDR" in env and "MASTER_PORT" in env):
+    if "WORLD_SIZE" not in env and "SLURM_STEP_NUM_TASKS" in env:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    if env.get(names[1], "1") == "1":
+        return Ranks()
+    given = {name: env.get(name, "") for name in names}
+    if not all(value.isdecimal() for value in given.values()) or int(given[names[0]]) >= int(given[names[1]]):
+        shown = ", ".join(f"{name}={value}" if value else f"no {name}" for name, value in given.items())
         raise ValueError(
-            f"{names[1]} is {world_size}, but MASTER_ADDR and MASTER_PORT are not both set; "
-            "export them before srun, or start with torchrun"
+            f"{shown}: every rank needs its number, from 0, below the number of ranks, and its place on its "
+            "machine; srun and torchrun set them"
         )
+    rank, world_size, local_rank = (int(value) for value in given.values())
     return Ranks(rank, world_size, local_rank)
 
 
@@ -53,27 +57,6 @@ def find_device(ranks: Ranks, device: str | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-@contextmanager
-def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Join the other ranks (NCCL between GPUs, gloo between CPUs); nothing where there are none."""
-    if ranks.world_size == 1:
-        yield
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method="env://",
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device_id=device if device.type == "cuda" else None,
-    )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
 def first_finds(find: Callable[[], int | None], ranks: Ranks) -> int | None:
     """What `find` returns on rank 0, on every rank: they must not each trust their own look at a disk."""
     if ranks.world_size == 1:
@@ -83,6 +66,12 @@ def first_finds(find: Callable[[], int | None], ranks: Ranks) -> int | None:
     number = torch.tensor([-1 if found is None else found], device="cuda" if on_gpu else "cpu")
     dist.broadcast(number, src=0)
     return None if number.item() < 0 else int(number.item())
+
+
+def wait_for_all(ranks: Ranks) -> None:
+    """Return when every rank has come here."""
+    if ranks.world_size > 1:
+        dist.barrier()
 
 
 class StopVote:

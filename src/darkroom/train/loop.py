@@ -22,7 +22,7 @@ from darkroom.train.checkpoint import (
     read_checkpoint,
 )
 from darkroom.train.data import LatentCache
-from darkroom.train.distributed import Ranks, StopVote, first_finds
+from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
 from darkroom.train.loader import Loader
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Log, Progress
@@ -122,6 +122,8 @@ def fit(
                 progress.picture(step, on_sample(ema, step))
             if stopping:
                 writer.wait()
+                # A launcher ends all ranks when one has left, and rank 0 may still be writing.
+                wait_for_all(ranks)
                 if ranks.is_first:
                     log(f"train: stopped by a signal after step {step}; start it again to go on")
                 raise Stopped(step)

@@ -20,13 +20,14 @@ from darkroom.models.components import build_mmdit, load_text_encoder, load_vae,
 from darkroom.models.mmdit import MMDiT
 from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
 from darkroom.sample.pipeline import DarkroomPipeline
-from darkroom.store import replacing
+from darkroom.store import replacing, sha256_json
 from darkroom.train.checkpoint import locked
 from darkroom.train.data import LatentCache
-from darkroom.train.distributed import Ranks, find_device, find_ranks, process_group
+from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.loop import OnSample, fit
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import Log, print_line
+from darkroom.train.rendezvous import joined
 
 # Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
 # likes, and may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
@@ -66,7 +67,7 @@ def train(
     Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
-        RuntimeError: the run directory is in use, or the loss is not finite.
+        RuntimeError: the run directory is in use, the loss is not finite, or a rank is missing or failed.
         Stopped: SIGTERM or SIGUSR1 came and all is saved; a SystemExit with code 75.
     """
     ranks = find_ranks()
@@ -74,18 +75,20 @@ def train(
     with ExitStack() as stack:
         chosen = find_device(ranks, device)
         stack.enter_context(_settled(settings, chosen))
-        cache = LatentCache(shards, null, expected)
-        _check_patches(cache, model)
-        if ranks.is_first:
-            stack.enter_context(locked(run_dir, lock_seconds))
-        trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
-        average = copy.deepcopy(trained).eval().requires_grad_(False)
-        in_pipeline = partial(_pipeline, vae, text_encoder, cache.max_text_tokens, settings.timestep_shift)
-        on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
-        if ranks.is_first:
-            with replacing(out_untrained) as beside:
-                save_transformer(trained, beside / "transformer")
-        with process_group(ranks, chosen):
+        with joined(ranks, chosen, _key(model, settings, seed, expected), log):
+            cache = LatentCache(shards, null, expected)
+            _check_patches(cache, model)
+            if ranks.is_first:
+                stack.enter_context(locked(run_dir, lock_seconds))
+            trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
+            average = copy.deepcopy(trained).eval().requires_grad_(False)
+            in_pipeline = partial(
+                _pipeline, vae, text_encoder, cache.max_text_tokens, settings.timestep_shift
+            )
+            on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
+            if ranks.is_first:
+                with replacing(out_untrained) as beside:
+                    save_transformer(trained, beside / "transformer")
             history = fit(cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample)
         if ranks.is_first:
             history.write(out_history)
@@ -93,6 +96,12 @@ def train(
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
     num_parameters, seen = trained.num_parameters(), history.num_done * settings.global_batch_size
     return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
+
+
+def _key(model: Model, settings: Train, seed: int, expected: Any) -> str:
+    """What all ranks must agree on before they train together."""
+    options = {"model": model.model_dump(mode="json"), "train": settings.model_dump(mode="json")}
+    return sha256_json({**options, "seed": seed, "cache": expected, "torch": torch.__version__})[:12]
 
 
 def _check_ranks(settings: Train, ranks: Ranks) -> None:

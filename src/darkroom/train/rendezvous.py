@@ -1,0 +1,311 @@
+"""How the ranks of a training meet, see that they belong together, and end together when one fails.
+
+Rank 0 serves a small key-value store. Every rank announces itself there, and rank 0 gives the verdict that
+all wait for: who is missing, who is there twice, who was started with other settings. Afterwards each rank
+looks into the store once a second: the first one that fails leaves its error there, and the others end with
+it instead of waiting in a collective.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from darkroom.train.distributed import Ranks
+
+# How long to wait, in seconds. No part of a run's settings: a slow cluster makes no other model.
+RENDEZVOUS_TIMEOUT_S = ("DARKROOM_RENDEZVOUS_TIMEOUT_S", 60.0)
+COLLECTIVE_TIMEOUT_S = ("DARKROOM_COLLECTIVE_TIMEOUT_S", 600.0)
+# A rank that hears of another's failure ends within so many seconds, wherever it is stuck.
+END_WITHIN_S = 15
+_LOOK_EVERY_S = 1.0
+# How long a rank that fails stays, so that the others can hear why.
+_LINGER_S = 3.0
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where ranks meet. `token` keeps apart what meets at one port; `is_served`: the launcher has the store."""
+
+    host: str
+    port: int
+    token: str
+    is_served: bool = False
+
+
+def seconds_of(option: tuple[str, float]) -> float:
+    """The value of an environment variable that holds seconds, or its default.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    name, default = option
+    text = os.environ.get(name, "")
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"{name} is {text!r}; it should be a number of seconds above 0")
+    return seconds
+
+
+def find_meeting(environment: Mapping[str, str] | None = None) -> Meeting:
+    """Where the ranks meet: MASTER_ADDR and MASTER_PORT, or worked out inside an srun task.
+
+    Under srun rank 0 is on the first node of the step, and the port follows from the job's number.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    env = os.environ if environment is None else environment
+    host, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT")
+    nodes = env.get("SLURM_STEP_NODELIST")
+    if nodes and not host:
+        host = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(nodes)
+    if nodes and not port:
+        port = str(20000 + int(env["SLURM_JOB_ID"]) % 10000)
+    if not (host and port):
+        raise ValueError(
+            "there are several ranks, but MASTER_ADDR and MASTER_PORT are not both set; "
+            "start the training with srun or torchrun, or export them"
+        )
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"MASTER_PORT is {port!r}; it should be a number from 1 to 65535")
+    started = env.get("TORCHELASTIC_RUN_ID") or f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')}"
+    token = f"darkroom/{started}/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return Meeting(host, int(port), token, env.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
+
+
+def first_node(node_list: str) -> str:
+    """The first host name of a SLURM node list: `n05` of `n[05-07,9],m1`, `r1n2` of `r[1-3]n[2,4]`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", node_list)
+    if first is None:
+        raise ValueError(f"SLURM_STEP_NODELIST is {node_list!r}; it should name nodes, like n[1-4]")
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first.group())
+
+
+@contextmanager
+def joined(
+    ranks: Ranks, device: torch.device, key: str, log: Callable[[str], None] = print
+) -> Iterator[None]:
+    """Meet the other ranks and join them (NCCL between GPUs, gloo between CPUs); nothing where there are none.
+
+    `key` says what is trained; ranks with another one are refused. When the block fails on one rank, its
+    error ends the others too, within END_WITHIN_S.
+
+    Raises:
+        RuntimeError: a port is taken, a rank did not come or does not belong here; another rank failed.
+    """
+    if ranks.world_size == 1:
+        yield
+        return
+    store = _meet(ranks, find_meeting(), _announcement(device, key))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    watch = _Watch(store, ranks, log)
+    try:
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=timedelta(seconds=seconds_of(COLLECTIVE_TIMEOUT_S)),
+            device_id=device if device.type == "cuda" else None,
+        )
+        yield
+        watch.close()
+        # Nobody leaves, and rank 0 with the store, before all are done.
+        dist.barrier()
+        dist.destroy_process_group()
+    except SystemExit:
+        # The launcher may end the others as soon as one has left: they keep their own exit code.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        watch.close()
+        dist.destroy_process_group()
+        raise
+    except Exception as error:
+        first = watch.fail(error)
+        if first is not None:
+            raise RuntimeError(first) from None
+        log(f"train: {_who(ranks)} failed; its traceback follows")
+        raise
+
+
+def _announcement(device: torch.device, key: str) -> dict[str, str]:
+    gpu = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+    return {"host": socket.gethostname(), "process": str(os.getpid()), "gpu": gpu, "key": key}
+
+
+def _who(ranks: Ranks) -> str:
+    return f"rank {ranks.rank} of {ranks.world_size} ({socket.gethostname()}, process {os.getpid()})"
+
+
+def _meet(ranks: Ranks, meeting: Meeting, mine: Mapping[str, str]) -> dist.Store:
+    """The store of this training, after rank 0 has found all ranks in order."""
+    seconds = seconds_of(RENDEZVOUS_TIMEOUT_S)
+    deadline = time.monotonic() + seconds
+    store = dist.PrefixStore(meeting.token, _open(ranks, meeting, seconds))
+    found = json.loads(store.compare_set(f"rank/{ranks.rank}", "", json.dumps(mine)))
+    if found != mine:
+        raise RuntimeError(
+            f"two processes are rank {ranks.rank}: process {found['process']} on {found['host']} and "
+            f"process {mine['process']} on {mine['host']}; give each its own RANK, or leave it to srun or torchrun"
+        )
+    if ranks.is_first:
+        wrong = _what_is_wrong(store, ranks.world_size, deadline, seconds)
+        store.set("verdict", wrong or "all here")
+        if wrong:
+            _linger(store, "heard the verdict", ranks.world_size - 1)
+            raise RuntimeError(wrong)
+        return store
+    try:
+        # Rank 0 may have come later than this one.
+        store.wait(["verdict"], timedelta(seconds=2 * seconds))
+        verdict = store.get("verdict").decode()
+        store.add("heard the verdict", 1)
+    except dist.DistError as error:
+        raise RuntimeError(
+            f"rank 0 at {meeting.host}:{meeting.port} was lost before the training began, or is that of another "
+            "one; look at its log"
+        ) from error
+    if verdict != "all here":
+        raise RuntimeError(verdict)
+    return store
+
+
+def _open(ranks: Ranks, meeting: Meeting, seconds: float) -> dist.Store:
+    where = f"{meeting.host}:{meeting.port}"
+    if ranks.is_first and not meeting.is_served:
+        try:
+            return _store(meeting, seconds, is_master=True)
+        except dist.DistError as error:
+            if "EADDRINUSE" not in str(error):
+                raise
+            raise RuntimeError(
+                f"port {meeting.port} of {socket.gethostname()}, where the ranks should meet, is taken; "
+                "set MASTER_PORT to a free one for all ranks"
+            ) from error
+    stores: list[dist.Store] = []
+    errors: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            stores.append(_store(meeting, seconds, is_master=False))
+        except dist.DistError as error:
+            errors.append(error)
+
+    # On a thread, because whoever else listens at that port may leave the store's greeting unanswered for ever.
+    thread = threading.Thread(target=connect, name="darkroom-connect", daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if stores:
+        return stores[0]
+    raise RuntimeError(
+        f"rank {ranks.rank} on {socket.gethostname()} did not reach rank 0 at {where} within {seconds:g} s; "
+        f"look at rank 0's log, or set {RENDEZVOUS_TIMEOUT_S[0]}"
+    ) from (errors[0] if errors else None)
+
+
+def _store(meeting: Meeting, seconds: float, is_master: bool) -> dist.Store:
+    timeout = timedelta(seconds=seconds)
+    return dist.TCPStore(
+        meeting.host, meeting.port, is_master=is_master, wait_for_workers=False, timeout=timeout
+    )
+
+
+def _what_is_wrong(store: dist.Store, world_size: int, deadline: float, seconds: float) -> str | None:
+    here: dict[int, dict[str, str]] = {}
+    for rank in range(world_size):
+        try:
+            store.wait([f"rank/{rank}"], timedelta(seconds=max(deadline - time.monotonic(), 0.01)))
+            here[rank] = json.loads(store.get(f"rank/{rank}"))
+        except dist.DistError:
+            continue
+    missing = [rank for rank in range(world_size) if rank not in here]
+    if missing:
+        return (
+            f"{_numbers(missing)} of {world_size} did not come within {seconds:g} s; there were "
+            f"{_numbers(sorted(here))} on {', '.join(sorted({r['host'] for r in here.values()}))}; "
+            f"look at the missing ranks' nodes, or set {RENDEZVOUS_TIMEOUT_S[0]}"
+        )
+    seen: dict[str, int] = {}
+    for rank, found in here.items():
+        if found["key"] != here[0]["key"]:
+            return (
+                f"rank {rank} on {found['host']} was started with other settings or another version than rank 0 "
+                f"on {here[0]['host']}: {found['key']}, not {here[0]['key']}; start all ranks by one command"
+            )
+        if found["gpu"] and found["gpu"] in seen:
+            return (
+                f"ranks {seen[found['gpu']]} and {rank} have the same GPU of {found['host']}; "
+                "start one rank a GPU"
+            )
+        seen[found["gpu"]] = rank
+    return None
+
+
+def _numbers(ranks: list[int]) -> str:
+    shown = ", ".join(str(rank) for rank in ranks[:8]) + (", ..." if len(ranks) > 8 else "")
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown}"
+
+
+def _linger(store: dist.Store, key: str, num: int) -> None:
+    """Keep the store until `num` ranks have added themselves to `key`, for a short time."""
+    end = time.monotonic() + _LINGER_S
+    while store.add(key, 0) < num and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+class _Watch:
+    """Looks for another rank's failure on a thread of its own, and ends this process when it finds one."""
+
+    def __init__(self, store: dist.Store, ranks: Ranks, log: Callable[[str], None]) -> None:
+        # A connection of its own: the other one may be held by a wait.
+        self._store, self._ranks, self._log = store, ranks, log
+        self._look_at: dist.Store = store.clone()  # type: ignore[attr-defined]
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="darkroom-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def fail(self, error: Exception) -> str | None:
+        """Tell the others of this rank's error; returns what another rank had told before, or None."""
+        self.close()
+        # The system ends the process if it does not end by itself: a collective may hold on to it.
+        signal.alarm(END_WITHIN_S + int(_LINGER_S))
+        is_lost = isinstance(error, dist.DistError) or "gloo" in str(error)
+        what = "lost another rank, which ended without a word (killed?)" if is_lost else "failed"
+        mine = f"{_who(self._ranks)} {what}: {type(error).__name__}: {error}"
+        try:
+            first = self._store.compare_set("failure", "", mine).decode()
+            self._store.add("heard the failure", 1)
+            if self._ranks.is_first or first == mine:
+                _linger(self._store, "heard the failure", self._ranks.world_size)
+        except dist.DistError:
+            return None
+        return None if first == mine else first
+
+    def _work(self) -> None:
+        while not self._closed.wait(_LOOK_EVERY_S):
+            try:
+                failure = self._look_at.get("failure").decode() if self._look_at.check(["failure"]) else None
+            except dist.DistError:
+                failure = "rank 0 is gone, and the training with it"
+            if failure is not None:
+                self._log(f"train: {failure}; this rank ends within {END_WITHIN_S} s")
+                signal.alarm(END_WITHIN_S)
+                return

@@ -1,0 +1,39 @@
+"""The train rule starts one rank a task with the geometry of the profile, and one process without."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def project(make_tiny_project):
+    return make_tiny_project("launch")
+
+
+def command(project, *resources):
+    chosen = ["--set-resources", *(f"train:{r}" for r in resources)] if resources else []
+    output = project.run("snakemake", "-n", "-p", "train", *chosen, check=False)
+    found = re.search(r"Shell command: *(.*)python workflow/scripts/train\.py", output)
+    return found.group(1).strip() if found else output
+
+
+def test_one_process_is_started_without_a_launcher(project):
+    assert command(project) == ""
+
+
+@pytest.mark.parametrize("tasks", ["tasks=4", "tasks_per_node=2"])
+def test_srun_gets_nodes_tasks_and_cpus_because_the_allocations_numbers_do_not_reach_it(project, tasks):
+    assert command(project, "mpi=srun", "nodes=2", tasks, "cpus_per_task=3") == (
+        "srun --nodes=2 --ntasks=4 --ntasks-per-node=2 --cpus-per-task=3 --kill-on-bad-exit=1"
+    )
+
+
+def test_without_cpus_per_task_a_rank_has_the_rules_threads(project):
+    line = command(project, "mpi=srun", "tasks=2")
+    assert "--nodes=1 --ntasks=2 --ntasks-per-node=2 --cpus-per-task=" in line
+    assert int(re.search(r"--cpus-per-task=(\d+)", line).group(1)) >= 1
+
+
+def test_tasks_that_do_not_spread_over_the_nodes_are_refused(project):
+    output = command(project, "mpi=srun", "nodes=2", "tasks=3")
+    assert "3 tasks do not spread evenly over 2 nodes; set tasks to a multiple of nodes" in output
