@@ -98,7 +98,7 @@ def train(
     return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
 
 
-def _key(model: Model, settings: Train, seed: int, expected: Any) -> str:
+def _key(model: MMDiTModel, settings: Train, seed: int, expected: Any) -> str:
     """What all ranks must agree on before they train together."""
     options = {"model": model.model_dump(mode="json"), "train": settings.model_dump(mode="json")}
     return sha256_json({**options, "seed": seed, "cache": expected, "torch": torch.__version__})[:12]
