@@ -31,7 +31,7 @@ rule all:
 
 
 onstart:
-    hold_driver_lock()
+    begin_driving()
 
 
 # What Snakemake made, DVC records; inside `dvc repro` DVC does that itself.

@@ -1,5 +1,4 @@
 # Helper functions only: what the run is, where its files lie, which parts it has.
-import fcntl
 import json
 import os
 import subprocess
@@ -90,18 +89,14 @@ def launch(wildcards, resources, threads):
     )
 
 
-def hold_driver_lock():
-    """One driver a folder. The kernel drops the lock with the process, so a killed driver leaves none."""
-    Path(".snakemake").mkdir(exist_ok=True)
-    held = open(".snakemake/driver.lock", "w")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # Told on stderr: with --quiet all Snakemake keeps its errors to itself.
-        message = "another snakemake is at work in this folder; wait for it or stop it"
-        print(message, file=sys.stderr)
-        raise WorkflowError(message) from None
-    globals()["DRIVER_LOCK"] = held
+def begin_driving():
+    """Hold this folder, and watch over the jobs where they run elsewhere."""
+    sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
+    from driver import guard, lock
+
+    globals()["DRIVER_LOCK"] = lock.hold(".snakemake/driver.lock")
+    if not workflow.local_exec:
+        guard.start(workflow)
 
 
 def record_in_dvc():
