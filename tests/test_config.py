@@ -70,9 +70,9 @@ def test_an_unknown_run_is_answered_with_the_nearest_one(project_folder: Path) -
 
 
 def test_a_run_takes_what_it_does_not_set_from_the_run_it_extends(project_folder: Path) -> None:
-    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 700})
     longer, demo = load_project("longer", project_folder), load_project("demo", project_folder)
-    assert longer.run.train.num_steps == 7
+    assert longer.run.train.num_steps == 700
     assert longer.run.train.learning_rate == demo.run.train.learning_rate
     assert longer.run.model == demo.run.model
 
@@ -80,15 +80,15 @@ def test_a_run_takes_what_it_does_not_set_from_the_run_it_extends(project_folder
 def test_a_cache_is_shared_along_extends_as_long_as_dataset_buckets_and_encoders_agree(
     project_folder: Path,
 ) -> None:
-    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 700})
     write_run(project_folder, "larger", extends="longer", bucket={"resolution_px": 80})
-    write_run(project_folder, "larger-longer", extends="larger", train={"num_steps": 9})
+    write_run(project_folder, "larger-longer", extends="larger", train={"num_steps": 900})
     owners = {n: load_project(n, project_folder).cache_owner for n in ("longer", "larger", "larger-longer")}
     assert owners == {"longer": "demo", "larger": "larger", "larger-longer": "larger"}
 
 
 def test_a_mistake_in_the_extended_run_is_blamed_on_its_own_file(project_folder: Path) -> None:
-    write_run(project_folder, "longer", extends="demo", train={"num_steps": 7})
+    write_run(project_folder, "longer", extends="demo", train={"num_steps": 700})
     edit(project_folder, "runs/demo.yaml", "ema_decay: ", "ema_decay: 1")
     with pytest.raises(ConfigError, match=r"runs/demo\.yaml: train\.ema_decay"):
         load_project("longer", project_folder)

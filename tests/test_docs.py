@@ -224,7 +224,7 @@ def write_examples(folder: Path, files: dict[str, str]) -> list[str]:
 def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dict[str, str]) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     runs = write_examples(tmp_path, example_files)
-    assert {name for name in runs if load_project(name, tmp_path)} == {"longer", "cats"}
+    assert {name for name in runs if load_project(name, tmp_path)} == {"longer", "cats", "terminal"}
     assert load_project("longer", tmp_path).cache_owner == "demo"
 
 

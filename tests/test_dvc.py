@@ -75,7 +75,9 @@ def test_a_value_taken_from_the_extended_run_counts_as_a_parameter(tmp_path: Pat
     import shutil
 
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    (tmp_path / "config/runs/longer.yaml").write_text("extends: demo\ntrain: {num_steps: 7}\n")
+    (tmp_path / "config/runs/longer.yaml").write_text(
+        "extends: demo\ntrain: {num_steps: 7, num_warmup_steps: 2}\n"
+    )
     params = expected_params(load_project("longer", tmp_path), "train", tmp_path)
     assert params["config/runs/longer.yaml"] == {"train"}
     assert params["config/runs/demo.yaml"] == {"seed", "model", "train"}

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from test_components import CONTEXT, write_clip, write_vae
 
@@ -24,7 +26,7 @@ from darkroom.store import sha256_folder
 SETTINGS = Sampling(num_inference_steps=3, guidance_scale=3.0, width_px=32, height_px=24)
 
 
-def build(folder: Path, shift: float = 1.0, seed: int = 0) -> DarkroomPipeline:
+def build(folder: Path, scheduler: Any = None, seed: int = 0) -> DarkroomPipeline:
     """A random pipeline of components that lie in `folder`."""
     clip, vae = (
         write_clip(folder / "clip"),
@@ -37,7 +39,7 @@ def build(folder: Path, shift: float = 1.0, seed: int = 0) -> DarkroomPipeline:
     for name, parameter in transformer.named_parameters():
         if "modulation" in name or name.startswith("image_out"):
             torch.nn.init.normal_(parameter, std=0.3)
-    return make_pipeline(transformer, vae, text.model, text.tokenizer, CONTEXT, shift)
+    return make_pipeline(transformer, vae, text.model, text.tokenizer, CONTEXT, scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_steps_follow_the_exact_velocity_to_the_latents(pipeline, monkeypatch):
 
 
 def test_the_schedulers_shift_is_applied_once(tmp_path, monkeypatch):
-    shifted, seen = build(tmp_path, shift=3.0), []
+    shifted, seen = build(tmp_path, FlowMatchEulerDiscreteScheduler(shift=3.0)), []
 
     def velocity(latents, timestep, *conditioning):
         seen.append(float(timestep[0]))

@@ -1,11 +1,12 @@
 """What a run is: dataset, buckets, cache, model, training and evaluation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Section
+from darkroom.config.base import ADDED, Section
 from darkroom.config.model import Model
+from darkroom.config.objective import Objective
 
 
 class Bucket(Section):
@@ -64,7 +65,7 @@ class Sampling(Section):
 
 
 class Train(Section):
-    """Rectified-flow training."""
+    """Training: the objective, the optimizer, what is shown and what is kept."""
 
     num_steps: int = Field(ge=1, description="optimizer steps")
     global_batch_size: int = Field(ge=1, description="pictures an optimizer step, over all ranks")
@@ -77,11 +78,22 @@ class Train(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    num_warmup_steps: int = Field(0, ge=0, description="linear warm-up, then cosine to min_learning_rate")
+    learning_rate_decay: Annotated[Literal["cosine", "constant", "linear"], ADDED] = Field(
+        "cosine", description="after the warm-up: down to min_learning_rate, or constant"
+    )
+    num_warmup_steps: int = Field(0, ge=0, description="steps from 0 to the learning rate; below num_steps")
+    warmup_shape: Annotated[Literal["linear", "cosine"], ADDED] = Field(
+        "linear", description="how the warm-up rises"
+    )
     min_learning_rate: float = Field(0.0, ge=0)
-    logit_mean: float = Field(0.0, description="of the logit-normal timestep density")
+    objective: Annotated[Objective, ADDED] = Objective()
+    logit_mean: float = Field(
+        0.0, description="of the densities logit_normal and log_normal; above 0: more noise"
+    )
     logit_std: float = Field(1.0, gt=0)
-    timestep_shift: float = Field(1.0, gt=0, description="SD3's shift of the timesteps; 1 is none")
+    timestep_shift: float = Field(
+        1.0, gt=0, description="factor on every sigma: SD3's shift of the timesteps; 1 is none"
+    )
     caption_choice: CaptionChoice = CaptionChoice()
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
     ema_decay: float = Field(0.9999, ge=0, lt=1)
@@ -92,6 +104,22 @@ class Train(Section):
     sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
     sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
     sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _rates(self) -> "Train":
+        if self.num_warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"num_warmup_steps {self.num_warmup_steps} must be below num_steps {self.num_steps}"
+            )
+        if self.learning_rate_decay == "constant" and self.min_learning_rate:
+            raise ValueError(
+                "learning_rate_decay constant has no end to fall to; leave min_learning_rate out"
+            )
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from darkroom.models import mmdit
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
 # What loading leaves behind in a config: where it was loaded from says nothing about the model.
 UNSTABLE_KEYS = ("_name_or_path", "name_or_path", "local_files_only", "is_local", "_commit_hash")
+SCHEDULERS: dict[str, Any] = {c.__name__: c for c in (DDIMScheduler, FlowMatchEulerDiscreteScheduler)}
 INDEX = {
     "_class_name": ["pipeline", "DarkroomPipeline"],
     "_diffusers_version": diffusers.__version__,
-    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "scheduler": ["diffusers", ""],  # its class is the pipeline's
     "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "transformer": ["mmdit", "MMDiT"],
@@ -47,10 +49,10 @@ def make_pipeline(
     text_encoder: "CLIPTextModelWithProjection",
     tokenizer: "CLIPTokenizer",
     max_text_tokens: int = 77,
-    shift: float = 1.0,
+    scheduler: Any = None,
 ) -> DarkroomPipeline:
-    """A pipeline of components in memory. shift: of the sampling timesteps, SD3's; 1 is none."""
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    """A pipeline of components in memory. scheduler: see `schedulers.make_scheduler`; None is plain flow."""
+    scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
     return DarkroomPipeline(transformer, vae, text_encoder, tokenizer, scheduler, max_text_tokens)
 
 
@@ -69,7 +71,8 @@ def export_pipeline(pipeline: DarkroomPipeline, folder: str | Path) -> Path:
         pipeline.tokenizer.save_pretrained(new / "tokenizer")
         pipeline.scheduler.save_pretrained(new / "scheduler")
         shutil.copyfile(pipeline_module.__file__, new / "pipeline.py")
-        index = {**INDEX, "max_text_tokens": pipeline.config["max_text_tokens"]}
+        scheduler = ["diffusers", type(pipeline.scheduler).__name__]
+        index = {**INDEX, "scheduler": scheduler, "max_text_tokens": pipeline.config["max_text_tokens"]}
         (new / "model_index.json").write_text(json.dumps(index))
         for path in sorted(new.rglob("*.json")):
             _normalise_json(path)
@@ -106,7 +109,7 @@ def load_pipeline(folder: str | Path, transformer: str | Path | None = None) -> 
         AutoencoderKL.from_pretrained(str(folder / "vae")).eval(),
         CLIPTextModelWithProjection.from_pretrained(str(folder / "text_encoder")).eval(),
         CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
-        FlowMatchEulerDiscreteScheduler.from_pretrained(str(folder / "scheduler")),
+        SCHEDULERS[index["scheduler"][1]].from_pretrained(str(folder / "scheduler")),
         index["max_text_tokens"],
     )
 

@@ -18,8 +18,11 @@ from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
 from darkroom.models.components import build_mmdit, load_text_encoder, load_vae, moved
 from darkroom.models.mmdit import MMDiT
+from darkroom.objectives.schedules import half_life_steps
+from darkroom.objectives.training import TrainingObjective
 from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
 from darkroom.sample.pipeline import DarkroomPipeline
+from darkroom.sample.schedulers import make_scheduler
 from darkroom.store import replacing, sha256_json
 from darkroom.train.checkpoint import locked
 from darkroom.train.data import LatentCache
@@ -80,11 +83,11 @@ def train(
             _check_patches(cache, model)
             if ranks.is_first:
                 stack.enter_context(locked(run_dir, lock_seconds))
+                _describe(settings, cache, log)
             trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
             average = copy.deepcopy(trained).eval().requires_grad_(False)
-            in_pipeline = partial(
-                _pipeline, vae, text_encoder, cache.max_text_tokens, settings.timestep_shift
-            )
+            scheduler = make_scheduler(settings, _mean_pixels(cache))
+            in_pipeline = partial(_pipeline, vae, text_encoder, cache.max_text_tokens, scheduler)
             on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
             if ranks.is_first:
                 with replacing(out_untrained) as beside:
@@ -110,6 +113,22 @@ def _check_ranks(settings: Train, ranks: Ranks) -> None:
             f"train.global_batch_size {settings.global_batch_size} is smaller than the "
             f"{ranks.world_size} ranks; start at most {settings.global_batch_size}"
         )
+
+
+def _describe(settings: Train, cache: LatentCache, log: Log) -> None:
+    """Tell what the options come to: where the loss's weight lies, and how long the average remembers."""
+    log(f"train: {TrainingObjective(settings).describe(list(cache.uids))}")
+    log(
+        f"train: the average of the weights has a half-life of {half_life_steps(settings.ema_decay):.0f} of "
+        f"{settings.num_steps} steps"
+    )
+
+
+def _mean_pixels(cache: LatentCache) -> float:
+    """Of the pictures as they are trained on."""
+    areas = {shape: shape[0] * shape[1] for shape in cache.uids}
+    counts = {shape: len(uids) for shape, uids in cache.uids.items()}
+    return sum(areas[shape] * counts[shape] for shape in areas) / max(1, sum(counts.values()))
 
 
 def _check_patches(cache: LatentCache, model: MMDiTModel) -> None:
@@ -145,10 +164,10 @@ def _settled(settings: Train, device: torch.device) -> Iterator[None]:
 
 
 def _pipeline(
-    vae: Component, text_encoder: Component, max_text_tokens: int, shift: float, average: MMDiT
+    vae: Component, text_encoder: Component, max_text_tokens: int, scheduler: Any, average: MMDiT
 ) -> DarkroomPipeline:
     encoder = load_text_encoder(text_encoder)
-    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, max_text_tokens, shift)
+    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, max_text_tokens, scheduler)
 
 
 def _sampler(draw_samples: DrawSamples, make: Callable[[MMDiT], DarkroomPipeline]) -> OnSample:

@@ -1,4 +1,4 @@
-"""One optimizer step: rectified-flow loss, exact accumulation, clipping, AdamW, moving average."""
+"""One optimizer step: the loss, exact accumulation, clipping, AdamW, moving average."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from darkroom.config.run import Train
-from darkroom.objectives.flow import noisy_latents, training_timestep, velocity_loss
 from darkroom.objectives.schedules import learning_rate
+from darkroom.objectives.training import TrainingObjective
 from darkroom.train.loader import TrainBatch
 
 NUM_BINS = 10
@@ -27,6 +27,8 @@ def rate_of(step: int, settings: Train) -> float:
         settings.learning_rate,
         settings.num_warmup_steps,
         settings.min_learning_rate,
+        settings.learning_rate_decay,
+        settings.warmup_shape,
     )
 
 
@@ -90,6 +92,7 @@ class Stepper:
         world_size: int = 1,
     ) -> None:
         self.model, self.optimizers, self.ema, self.settings = model, optimizers, ema, settings
+        self.objective = TrainingObjective(settings)
         self._weights: list[torch.Tensor] = list(model.parameters())
         self._averages: list[torch.Tensor] = list(ema.parameters())
         self.device = self._weights[0].device
@@ -136,11 +139,11 @@ class Stepper:
         )
         mask = None if batch.text_mask is None else batch.text_mask[part].to(device, non_blocking=True)
         normal = batch.timestep_normal[part].to(device, non_blocking=True)
-        timestep = training_timestep(normal, settings.logit_mean, settings.logit_std, settings.timestep_shift)
-        noisy = noisy_latents(latents, noise, timestep)
+        level = self.objective.levels(normal, batch.bucket)
+        noisy = self.objective.noisy(latents, noise, level)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            velocity = self.model(noisy, timestep, text, mask, pooled)
-        return velocity_loss(velocity, latents, noise), timestep
+            output = self.model(noisy, level.timestep, text, mask, pooled)
+        return self.objective.losses(output, latents, noise, level), level.timestep
 
     def _clip(self) -> torch.Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]
