@@ -1,4 +1,4 @@
-"""Checkpoints: whole or passed over, the newest two kept; one training a directory."""
+"""Checkpoints: whole or passed over, the newest two kept."""
 
 import subprocess
 import sys
@@ -12,7 +12,6 @@ from darkroom.train.checkpoint import (
     Checkpoint,
     Writer,
     checkpoint_folder,
-    locked,
     newest_checkpoint,
     read_checkpoint,
     run_key,
@@ -85,32 +84,44 @@ def test_the_background_writer_keeps_what_the_tensors_were(tmp_path):
     assert torch.equal(read_checkpoint(checkpoint_folder(tmp_path, 3)).tensors["weights/a"], torch.ones(4))
 
 
-def test_the_background_writers_error_is_raised(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_told_and_only_the_last_one_ends_the_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    writer = Writer(tmp_path / "file")
+    heard = []
+    writer = Writer(tmp_path / "file", heard.append)
     writer.write(3, {"weights/a": torch.ones(4)})
-    with pytest.raises(OSError):
-        writer.wait()
+    writer.write(4, {"weights/a": torch.ones(4)})
+    with pytest.raises(OSError, match=r"step-00000004 could not be written .*older checkpoints are whole"):
+        writer.finish()
+    assert len(heard) == 2
+    assert "step-00000003 could not be written" in heard[0] and "the training goes on" in heard[0]
 
 
-def test_a_second_training_is_told_who_holds_the_directory(tmp_path):
+def test_what_is_no_error_of_the_disk_is_raised_at_the_next_checkpoint(tmp_path):
+    def refuse():
+        raise RuntimeError("taken over by another training")
+
+    writer = Writer(tmp_path, check=refuse)
+    writer.write(3, {"weights/a": torch.ones(4)})
+    with pytest.raises(RuntimeError, match="taken over"):
+        writer.write(4, {"weights/a": torch.ones(4)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_a_full_disk_the_older_checkpoint_stays_and_the_half_of_the_new_one_goes(tmp_path):
+    write_checkpoint(tmp_path, make(5))
     code = (
-        "import sys\nfrom darkroom.train.checkpoint import locked\n"
-        "with locked(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        "import resource, sys, torch\nfrom darkroom.train.checkpoint import Writer\n"
+        "writer = Writer(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"  # a file can grow no further
+        "writer.write(10, {'weights/a': torch.zeros(10_000)})\n"
+        "writer.write(15, {'weights/a': torch.zeros(100)})\n"
+        "writer.finish()\n"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "held\n"
-    with (
-        pytest.raises(RuntimeError, match=f"in use by another training .process {other.pid} on"),
-        locked(tmp_path, 0.2),
-    ):
-        pass
-    other.kill()  # the lock goes with its process
-    other.wait()
-    with locked(tmp_path, 5):
-        pass
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "step-00000010 could not be written" in done.stdout and "GB are free" in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000015"]
+    assert newest_checkpoint(tmp_path) == 15
 
 
 def test_the_run_key_follows_what_decides_the_weights_and_the_samples_only():

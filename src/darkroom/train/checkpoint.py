@@ -3,23 +3,24 @@
 A checkpoint is a folder `step-00000500` of the run directory with `state.safetensors` (weights, their
 average, AdamW's moments, the history so far) and `state.json` (step, digest of the tensors). It is
 written under another name and renamed, so a kill at any moment leaves the older ones as they were.
+
+Nothing in it is a pickle. torch.distributed.checkpoint reads the folder as it is (`HuggingFaceStorageReader`),
+into tensors that are sharded over any number of ranks.
 """
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from darkroom.store import sha256_file, sha256_json
@@ -55,24 +56,27 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
 
-def write_checkpoint(run_dir: str | Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint and remove all but the newest NUM_KEPT; returns its folder."""
+def write_checkpoint(
+    run_dir: str | Path, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None
+) -> Path:
+    """Write a checkpoint and remove all but the newest NUM_KEPT; returns its folder.
+
+    `check` is called before anything in the run directory is replaced, and may raise. An error leaves
+    the older checkpoints as they were, and no space taken.
+    """
     folder = checkpoint_folder(run_dir, checkpoint.step)
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_file(checkpoint.tensors, beside / "state.safetensors")
-    state = {
-        "format": FORMAT,
-        "step": checkpoint.step,
-        "sha256": sha256_file(beside / "state.safetensors"),
-    }
-    (beside / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for path in (*beside.iterdir(), beside):
-        _sync(path)
-    # A folder of this step is torn or the same: a checkpoint is a function of run and step.
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(beside, folder)
+    try:
+        beside.mkdir(parents=True)
+        _write_files(beside, checkpoint)
+        check()
+        # A folder of this step is torn or the same: a checkpoint is a function of run and step.
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     _sync(folder.parent)
     folders = _folders(run_dir)
     # Newer ones were torn, or the training would have gone on from them.
@@ -80,6 +84,25 @@ def write_checkpoint(run_dir: str | Path, checkpoint: Checkpoint) -> Path:
     for other in set(folders) - set(keep):
         shutil.rmtree(other)
     return folder
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    try:
+        save_file(checkpoint.tensors, folder / "state.safetensors")
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        size = sum(t.numel() * t.element_size() for t in checkpoint.tensors.values())
+        free = shutil.disk_usage(folder).free
+        raise OSError(f"{error}; it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free") from error
+    state = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "sha256": sha256_file(folder / "state.safetensors"),
+    }
+    (folder / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
 
 
 def checkpoint_folder(run_dir: str | Path, step: int) -> Path:
@@ -107,64 +130,81 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 class Writer:
-    """Writes checkpoints on a background thread, one at a time."""
+    """Writes checkpoints on a background thread, one at a time.
 
-    def __init__(self, run_dir: str | Path) -> None:
-        self._run_dir = run_dir
+    A disk that is full does not end a training that still has an older checkpoint and may write the next
+    one: `log` hears of it. Only `finish` raises it.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        log: Callable[[str], None] = print,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._run_dir, self._log, self._check = run_dir, log, check
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
     def write(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy `tensors` to new memory now, and write them while the training goes on."""
+        """Copy `tensors` to new memory now, and write them while the training goes on.
+
+        Raises what went wrong with the one before, if that was not the disk.
+        """
         self.wait()
+        if self._error is not None and not isinstance(self._error, OSError):
+            raise self._error
+        self._error = None
         copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
         checkpoint = Checkpoint(step, copies)
         self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="darkroom-checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing is being written; raise what went wrong while writing."""
+        """Return when nothing is being written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def finish(self) -> None:
+        """Return when the last checkpoint is written; raise what went wrong with it."""
+        self.wait()
         if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raise self._error
 
     def _run(self, checkpoint: Checkpoint) -> None:
         try:
-            write_checkpoint(self._run_dir, checkpoint)
+            write_checkpoint(self._run_dir, checkpoint, self._check)
+        except OSError as error:
+            where = checkpoint_folder(self._run_dir, checkpoint.step)
+            self._error = OSError(f"{where} could not be written ({error}); older checkpoints are whole")
+            self._error.__cause__ = error
+            self._log(f"train: {self._error}; the training goes on")
         except Exception as error:
             self._error = error
 
 
-@contextmanager
-def locked(run_dir: str | Path, seconds: float = 10.0) -> Iterator[None]:
-    """Hold the run directory's lock; the system lets it go when the process ends, however it ends.
+class StepMark:
+    """The last completed step in a file of the run directory, so that a restart can count what it repeats.
 
-    Raises:
-        RuntimeError: another process still holds it after `seconds`.
+    Written into the page cache after every step: a kill does not lose it, a crash of the machine may.
     """
-    path = Path(run_dir) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    raise RuntimeError(
-                        f"{run_dir} is in use by another training ({file.read().strip()}); "
-                        "wait for it to end, or stop it"
-                    ) from None
-                time.sleep(0.1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
-        yield
+
+    def __init__(self, run_dir: str | Path) -> None:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(Path(run_dir) / "last-step", os.O_RDWR | os.O_CREAT, 0o644)
+        content = os.pread(self._descriptor, 20, 0).strip()
+        self.found = int(content) if content.isdigit() else 0
+
+    def set(self, step: int) -> None:
+        """Note that `step` steps are completed."""
+        # A count that cannot be kept, on a full disk, is no reason to stop.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, b"%012d\n" % step, 0)
+
+    def close(self) -> None:
+        """Let the file go."""
+        os.close(self._descriptor)
 
 
 def _folders(run_dir: str | Path) -> list[Path]:

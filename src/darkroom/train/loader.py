@@ -12,7 +12,7 @@ import torch
 from darkroom.config.run import Train
 from darkroom.train import random
 from darkroom.train.data import LatentCache, choose_captions
-from darkroom.train.plan import BatchPlan, Shape
+from darkroom.train.plan import BatchPlan, Shape, UInts
 
 NUM_PREFETCHED = 3
 
@@ -22,7 +22,8 @@ class TrainBatch:
     """One rank's share of a global batch, b pictures of one bucket, on the CPU.
 
     latents (b, C, H, W), text (b, L, D) and pooled (b, P) in the cache's dtype; text_mask (b, L) bool,
-    or None where no caption is padded; noise (b, C, H, W) and timestep_normal (b,) float32 from N(0, 1).
+    or None where no caption is padded; noise (b, C, H, W) and timestep_normal (b,) float32 from N(0, 1);
+    uids (b, 2) uint64, which pictures these are.
     """
 
     step: int
@@ -33,6 +34,7 @@ class TrainBatch:
     pooled: torch.Tensor
     noise: torch.Tensor
     timestep_normal: torch.Tensor
+    uids: UInts
 
 
 def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
@@ -90,6 +92,7 @@ class Loader:
             samples.pooled,
             torch.from_numpy(noise).view(shape),
             torch.from_numpy(timestep.copy()),
+            uids,
         )
 
     def __enter__(self) -> "Loader":

@@ -23,9 +23,10 @@ from darkroom.train.checkpoint import (
 )
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
-from darkroom.train.loader import Loader
+from darkroom.train.loader import Loader, TrainBatch
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Log, Progress
+from darkroom.train.seen import find_samples_seen
 from darkroom.train.step import Stepper, make_optimizers
 
 # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved; the same command goes on from there.
@@ -78,10 +79,12 @@ def fit(
     ranks: Ranks,
     log: Log,
     on_sample: OnSample | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> History:
     """Train `model` and its average `ema` in place, going on from the newest checkpoint in `run_dir`.
 
     Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights.
+    `check` is called before a checkpoint is put in place, and may raise.
     Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
     optimizers = make_optimizers(model, settings)
@@ -89,14 +92,12 @@ def fit(
     saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
     if saved is not None:
         restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizers, history)
-        if ranks.is_first:
-            log(f"train: going on from step {saved}")
     if history.num_done >= settings.num_steps:
         return history
     stepper = Stepper(_shared(model, ranks), optimizers, ema, settings, ranks.world_size)
     plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
-    first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir)
-    vote = StopVote(ranks)
+    first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir, log, check)
+    vote, seen = StopVote(ranks), find_samples_seen(run_dir, ranks)
     progress = None
     with ExitStack() as stack:
         stack.callback(writer.wait)
@@ -105,10 +106,16 @@ def fit(
             progress = Progress(run_dir, settings, first, log)
             stack.callback(progress.close)
         loader = Loader(cache, plan, settings, seed, first, ranks.rank, ranks.world_size, on_gpu)
+        if ranks.world_size > 1:
+            _settle_buckets(stepper, loader.make(0))
         stack.enter_context(loader)
         for batch in loader:
             history.add(stepper.step(batch))
             step = batch.step + 1
+            if progress is not None:
+                progress.done(step)
+            if seen is not None:
+                seen.add(batch)
             stopping = vote.count(stop.received) and step < settings.num_steps
             ending = stopping or step == settings.num_steps
             saving = ending or step % settings.checkpoint_every_steps == 0
@@ -120,8 +127,9 @@ def fit(
                 writer.write(step, snapshot(model, ema, optimizers, history))
             if progress is not None and on_sample is not None and _is_due(step, settings):
                 progress.picture(step, on_sample(ema, step))
+            if ending:
+                writer.finish()
             if stopping:
-                writer.wait()
                 # A launcher ends all ranks when one has left, and rank 0 may still be writing.
                 wait_for_all(ranks)
                 if ranks.is_first:
@@ -135,6 +143,17 @@ def _shared(model: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
         return model
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _settle_buckets(stepper: Stepper, batch: TrainBatch) -> None:
+    """One backward pass without an update, the same at every start.
+
+    After its first pass DDP lays gradients out anew for the exchange, and the last bits of a sum over ranks
+    depend on the layout. So a resumed training must have it from its first step on.
+    """
+    stepper.losses(batch, slice(0, stepper.settings.microbatch_size))[0].sum().backward()
+    for optimizer in stepper.optimizers:
+        optimizer.zero_grad(set_to_none=True)
 
 
 def _is_due(step: int, settings: Train) -> bool:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from darkroom.config.run import Train
 from darkroom.store import write_table
+from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
 from darkroom.train.step import NUM_BINS, rate_of
 
@@ -56,7 +57,10 @@ class History:
         self._pending.clear()
         norm = table[:, 1].clone()
         if self._ranks.world_size > 1:
-            dist.all_reduce(table)
+            tables = [torch.empty_like(table) for _ in range(self._ranks.world_size)]
+            dist.all_gather(tables, table)
+            # In the order of the ranks: a sum taken by all_reduce depends on how many rows it is called with.
+            table = torch.stack(tables).sum(dim=0)
         table[:, 1] = norm  # of gradients that DDP has made equal on all ranks
         measures = table.cpu().numpy()
         done = slice(self.num_done, self.num_done + len(measures))
@@ -97,10 +101,18 @@ class Progress:
         from torch.utils.tensorboard import SummaryWriter
 
         self._settings, self._log = settings, log
+        self._mark = StepMark(run_dir)
+        if self._mark.found or first_step:
+            repeated = max(0, self._mark.found - first_step)
+            log(f"train: resumed at step {first_step}, {repeated} steps repeated")
         self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
         self._start = self._last = time.perf_counter()
         self._first_step = self._last_step = first_step
         self._last_wait = 0.0
+
+    def done(self, step: int) -> None:
+        """Note that `step` steps are completed, so that a restart can say how many it repeats."""
+        self._mark.set(step)
 
     def report(self, history: History, seconds_waited: float) -> None:
         """Tell of the steps since the last report: the mean loss, speed, and share of time without data."""
@@ -134,6 +146,7 @@ class Progress:
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
+        self._mark.close()
         self._board.close()  # type: ignore[no-untyped-call]
 
 

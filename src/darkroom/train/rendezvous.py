@@ -124,15 +124,12 @@ def joined(
             device_id=device if device.type == "cuda" else None,
         )
         yield
-        watch.close()
-        # Nobody leaves, and rank 0 with the store, before all are done.
-        dist.barrier()
-        dist.destroy_process_group()
+        dist.barrier()  # a rank that fails late still tells the others
+        _leave(store, ranks, watch)
     except SystemExit:
         # The launcher may end the others as soon as one has left: they keep their own exit code.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        watch.close()
-        dist.destroy_process_group()
+        _leave(store, ranks, watch)
         raise
     except Exception as error:
         first = watch.fail(error)
@@ -140,6 +137,15 @@ def joined(
             raise RuntimeError(first) from None
         log(f"train: {_who(ranks)} failed; its traceback follows")
         raise
+
+
+def _leave(store: dist.Store, ranks: Ranks, watch: "_Watch") -> None:
+    """End the group; rank 0, and the store with it, goes last."""
+    watch.close()
+    dist.destroy_process_group()
+    store.add("left", 1)
+    if ranks.is_first:
+        _linger(store, "left", ranks.world_size)
 
 
 def _announcement(device: torch.device, key: str) -> dict[str, str]:

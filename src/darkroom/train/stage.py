@@ -24,13 +24,13 @@ from darkroom.sample.export import export_pipeline, make_pipeline, save_transfor
 from darkroom.sample.pipeline import DarkroomPipeline
 from darkroom.sample.schedulers import make_scheduler
 from darkroom.store import replacing, sha256_json
-from darkroom.train.checkpoint import locked
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, find_device, find_ranks
+from darkroom.train.lock import LOCK_WAIT_S, locked
 from darkroom.train.loop import OnSample, fit
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import Log, print_line
-from darkroom.train.rendezvous import joined
+from darkroom.train.rendezvous import joined, seconds_of
 
 # Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
 # likes, and may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
@@ -54,7 +54,6 @@ def train(
     draw_samples: DrawSamples | None = None,
     device: str | None = None,
     log: Log = print_line,
-    lock_seconds: float = 10.0,
 ) -> dict[str, Any]:
     """Train an MMDiT on cached latents, going on from `run_dir`'s newest checkpoint if it has one.
 
@@ -81,8 +80,9 @@ def train(
         with joined(ranks, chosen, _key(model, settings, seed, expected), log):
             cache = LatentCache(shards, null, expected)
             _check_patches(cache, model)
+            lock = None
             if ranks.is_first:
-                stack.enter_context(locked(run_dir, lock_seconds))
+                lock = stack.enter_context(locked(run_dir, seconds_of(LOCK_WAIT_S), log))
                 _describe(settings, cache, log)
             trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
             average = copy.deepcopy(trained).eval().requires_grad_(False)
@@ -92,7 +92,10 @@ def train(
             if ranks.is_first:
                 with replacing(out_untrained) as beside:
                     save_transformer(trained, beside / "transformer")
-            history = fit(cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample)
+            check = lock.check if lock else lambda: None
+            history = fit(
+                cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample, check
+            )
         if ranks.is_first:
             history.write(out_history)
             export_pipeline(in_pipeline(average.cpu()), out_model)
