@@ -9,7 +9,14 @@ from darkroom.config.components import Component
 from darkroom.config.model import read_model
 from darkroom.config.run import Cache, Train
 from darkroom.jobs import job, summary_line
-from darkroom.store import read_manifest, read_table, replacing, sha256_file, write_manifest
+from darkroom.store import (
+    check_newest_files,
+    read_manifest,
+    read_table,
+    replacing,
+    sha256_file,
+    write_manifest,
+)
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
@@ -31,6 +38,9 @@ with job(args.log, settings.num_threads):
     from darkroom.train.samples import sample_writer
     from darkroom.train.stage import train
 
+    if find_ranks().is_first:
+        num_checked = check_newest_files(args.cache)
+        print(f"train: {num_checked} of {len(cache['files'])} files of the cache are as they were written")
     run_dir = args.run_dir / run_key(model, settings, seed, sha256_file(args.cache))
     shards = [args.cache.parent / name for name in sorted(cache["files"]) if name.startswith("part-")]
     tensors = [path for path in shards if path.suffix == ".safetensors"]

@@ -3,6 +3,7 @@
 from darkroom.store.atomic import replacing, write_json
 from darkroom.store.digest import sample_uid, sha256_file, sha256_folder, sha256_json, sha256_path
 from darkroom.store.manifest import (
+    check_newest_files,
     read_manifest,
     verify_manifest,
     write_manifest,
@@ -14,6 +15,7 @@ from darkroom.store.tars import TarReader, write_tar
 
 __all__ = [
     "TarReader",
+    "check_newest_files",
     "num_parts",
     "part_index",
     "part_name",

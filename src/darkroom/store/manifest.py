@@ -7,6 +7,7 @@ Paths inside are relative to the manifest's folder, so manifests do not depend o
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,29 @@ def verify_manifest(path: str | Path, upstream: Mapping[str, str | Path] | None 
         if body["upstream"].get(name) != sha256_path(where):
             wrong.append(f"{path}: was made from another {name} than {where}")
     return wrong
+
+
+def check_newest_files(path: str | Path, seconds: float = 20.0) -> int:
+    """Compare the files that a manifest names with their digests, the newest first, for `seconds` at most.
+
+    A file that was damaged since then is among the newest; to hash all of a large stage before each job
+    that reads it would take hours (`verify_manifest` does). Returns how many were looked at.
+
+    Raises:
+        ValueError: one is missing or has changed; says which, and how to make it again.
+    """
+    body, folder, end = read_manifest(path), Path(path).parent, time.monotonic() + seconds
+    remedy = f"remove it and run `snakemake {body['stage']}`"
+    for name in body["files"]:
+        if not (folder / name).exists():
+            raise ValueError(f"{folder / name}: missing; run `snakemake {body['stage']}`")
+    newest = sorted(body["files"], key=lambda name: (folder / name).stat().st_mtime_ns, reverse=True)
+    for count, name in enumerate(newest, start=1):
+        if sha256_path(folder / name) != body["files"][name]:
+            raise ValueError(f"{folder / name}: changed since {path} was written; {remedy}")
+        if time.monotonic() > end:
+            return count
+    return len(newest)
 
 
 def _hashes(folder: Path, files: Sequence[str | Path]) -> dict[str, str]:
