@@ -74,6 +74,10 @@ COMMANDS = {
     "dvc push": PUBLISHED,
     "git diff --exit-code dvc.lock": f"{CHAIN}a_second_run_from_scratch_gives_the_same_bytes",
     "python -m darkroom.config.reference docs/configuration.md": f"{HERE}the_option_tables_are_written_again",
+    'darkroom sample demo "a photo of a red circle" "a photo of two blue squares" --seed 7 --seed -1'
+    " --out circles": RUN,
+    'darkroom sample demo "a photo of a red circle" "a photo of a green star"'
+    " --baseline results/runs/demo/train/untrained --clip demo-clip --gif --out tuned": RUN,
     "darkroom demo serve": f"{HERE}the_demo_world_can_be_looked_at",
     "darkroom demo train-components --out FOLDER": f"{HERE}components_are_trained_into_the_folder_that_is_named",
 }

@@ -50,6 +50,47 @@ def verify(run: Annotated[str, typer.Argument(help="name of a run in config/runs
     raise typer.Exit(1 if wrong else 0)
 
 
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="a run's name, or a model's folder")],
+    prompts: Annotated[list[str] | None, typer.Argument(help="what the pictures show")] = None,
+    out: Annotated[Path, typer.Option(help="folder to write, a new one")] = Path("samples"),
+    prompts_file: Annotated[Path | None, typer.Option(help="more prompts, one a line")] = None,
+    baseline: Annotated[str, typer.Option(help="run or folder of another model, drawn beside it")] = "",
+    seed: Annotated[
+        list[int], typer.Option(help="of a picture of each prompt; again for more; -1: random")
+    ] = [0],  # noqa: B006
+    sampler: Annotated[str, typer.Option(help="euler, heun, euler-stochastic, ddim or dpm++")] = "",
+    steps: Annotated[int | None, typer.Option(help="steps from noise to picture")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none")] = None,
+    guidance_convention: Annotated[
+        str, typer.Option(help="diffusers, or paper, where 0 is none")
+    ] = "diffusers",
+    guidance_rescale: Annotated[
+        float, typer.Option(help="share of overexposure taken back", min=0, max=1)
+    ] = 0.0,
+    negative: Annotated[str, typer.Option(help="what guidance moves away from")] = "",
+    width: Annotated[int | None, typer.Option(help="pixels")] = None,
+    height: Annotated[int | None, typer.Option(help="pixels")] = None,
+    batch_size: Annotated[int, typer.Option(help="pictures a forward pass", min=1)] = 4,
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32")] = "bfloat16",
+    gif: Annotated[bool, typer.Option(help="also write the denoising of each picture")] = False,
+    clip: Annotated[str, typer.Option(help="CLIP that scores: a component's name, or a folder")] = "",
+) -> None:
+    """Draw pictures of many prompts from a model, or from two side by side."""
+    from darkroom.sample.command import from_command_line
+
+    asked = {"num_inference_steps": steps, "width_px": width, "height_px": height}
+    try:
+        from_command_line(
+            model, [*(prompts or [])], prompts_file, baseline, seed, asked, guidance, guidance_convention, out,
+            clip=clip, animate=gif, sampler=sampler or None, guidance_rescale=guidance_rescale,
+            negative_prompt=negative, batch_size=batch_size, dtype=dtype,
+        )  # fmt: skip
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @demo.command()
 def serve(
     run: Annotated[str, typer.Option(help="a run whose dataset is a demo world")] = "demo",

@@ -55,7 +55,7 @@ def load_project(name: str, root: str | Path = ".") -> Project:
     layers = _chain(folder / "runs", name, "run")
     run = _validate(Run, layers)
     dataset = load_dataset(run.dataset, root, named_by=f"{layers[-1].path}: dataset")
-    components = _load_components(folder / "components.yaml")
+    components = load_components(folder / "components.yaml")
     _check_component(components, run.cache.vae, "vae", layers, "cache.vae")
     _check_component(components, run.cache.text_encoder, "text_encoder", layers, "cache.text_encoder")
     _check_component(components, run.evaluate.clip, "clip", layers, "evaluate.clip")
@@ -183,7 +183,8 @@ def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
     return list(getattr(model, "model_fields", {}))
 
 
-def _load_components(path: Path) -> dict[str, Component]:
+def load_components(path: Path) -> dict[str, Component]:
+    """The pretrained components by name, from components.yaml."""
     return _validate(Components, [Layer("components", path, _read_yaml(path))]).root
 
 
