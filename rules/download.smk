@@ -8,7 +8,6 @@ rule urls:
         more=[f"{DATASET}/{name}.parquet" for name in ("list", "truth") if IS_DEMO],
     log:
         f"{DATASET_LOGS}/download/urls.log",
-    localrule: True
     params:
         source=settings(PROJECT.dataset.source),
     script:

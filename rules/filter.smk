@@ -21,7 +21,6 @@ rule filter_duplicates:
         duplicates=f"{DATASET}/filter/duplicates.parquet",
     log:
         f"{DATASET_LOGS}/filter/duplicates.log",
-    localrule: True
     script:
         "../workflow/scripts/filter_duplicates.py"
 

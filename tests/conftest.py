@@ -51,6 +51,9 @@ TINY_RUN = {
 class TinyProject:
     """A copy of the repository with the demo made small, and commands run in it as a user would."""
 
+    # Added to the environment of every command, e.g. to reach a cluster.
+    variables: Mapping[str, str] = {}
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         names = subprocess.run(
@@ -58,9 +61,9 @@ class TinyProject:
             cwd=ROOT, capture_output=True, check=True, text=True,
         ).stdout.split("\0")  # fmt: skip
         for name in filter(None, names):
-            if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
+            if not name.startswith(("tests/", "docs/")) and os.path.lexists(ROOT / name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+                shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         self.edit("config/datasets/demo.yaml", TINY_DATASET)
         self.edit("config/runs/demo.yaml", TINY_RUN)
         (folder / "dvc.lock").unlink(missing_ok=True)
@@ -78,7 +81,8 @@ class TinyProject:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
+        fixed = {"PATH": path, "SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
+        return {**os.environ, **fixed, **self.variables}
 
     def run(self, *command: str, check: bool = True, timeout_s: float = 600) -> str:
         """Output (both streams) of a command in the project."""
