@@ -10,6 +10,8 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 demo = typer.Typer(no_args_is_help=True, help="The demo world.")
 app.add_typer(demo, name="demo")
+cluster = typer.Typer(no_args_is_help=True, help="The SLURM cluster of this login node.")
+app.add_typer(cluster, name="cluster")
 
 
 @app.command()
@@ -89,6 +91,30 @@ def sample(
         )  # fmt: skip
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+@cluster.command("check")
+def cluster_check(
+    profile: Annotated[Path, typer.Option(help="folder of a profile for the cluster")] = Path(
+        "profiles/slurm"
+    ),
+) -> None:
+    """Say what of a profile this cluster cannot give; nothing is submitted."""
+    from darkroom.cluster import check, read_profile, survey
+    from darkroom.cluster.check import describe
+
+    try:
+        requests, found = read_profile(profile), survey()
+    except (OSError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    findings = check(requests, found)
+    for request in requests:
+        wrong = any(finding.fatal for finding in findings if finding.rule == request.rule)
+        typer.echo(f"{request.rule:<18} {'cannot run' if wrong else 'ok':<10}  {describe(request)}")
+    for finding in findings:
+        typer.echo(f"{'' if finding.fatal else 'note: '}{finding.rule}: {finding.text}", err=finding.fatal)
+    raise typer.Exit(1 if any(finding.fatal for finding in findings) else 0)
 
 
 @demo.command()
