@@ -74,9 +74,15 @@ class TinyProject:
 
     def edit(self, name: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into a YAML file."""
-        path = self.folder / name
-        merged = merge(yaml.safe_load(path.read_text()), values)
-        path.write_text(yaml.safe_dump(merged, sort_keys=False))
+        self.write(name, merge(self.read(name), values))
+
+    def read(self, name: str) -> Any:
+        """What a YAML file holds."""
+        return yaml.safe_load((self.folder / name).read_text())
+
+    def write(self, name: str, values: Any) -> None:
+        """Replace what a YAML file holds."""
+        (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -96,9 +96,8 @@ def test_times_and_gpus_are_read_as_slurm_writes_them() -> None:
 
 
 def write_profile(folder: Path, **values: object) -> Path:
-    (folder / "profile.yaml").write_text(
-        yaml.safe_dump({key.replace("_", "-"): v for key, v in values.items()})
-    )
+    named = {key.replace("_", "-"): value for key, value in values.items()}
+    (folder / "profile.yaml").write_text(yaml.safe_dump(named, sort_keys=False))
     return folder
 
 

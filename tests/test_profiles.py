@@ -6,6 +6,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, TinyProject
@@ -37,7 +39,7 @@ LOCAL = {"download", "filter", "recaption", "bucket", "cache", "all"}
 SHIMS = {
     # Notes its arguments and makes what the job would have made.
     "sbatch": 'printf "%s\\n" "$@" > "$SHIM/$$"; cp -rn "$SHIM/../made/results" .; echo $$',
-    "squeue": 'for f in "$SHIM"/[0-9]*; do [ -f "$f" ] && echo "${f##*/}|COMPLETED"; done',
+    "squeue": 'for f in "$SHIM"/[0-9]*; do [ ! -f "$f" ] || echo "${f##*/}|COMPLETED"; done',
     "scontrol": "echo 'MinJobAge = 300 sec'; echo 'MaxArraySize = 1001'",
     "sacct": "exit 1",
     "sinfo": "exit 1",
@@ -129,7 +131,7 @@ def test_the_profile_names_only_rules_that_exist() -> None:
 
 
 def test_no_rule_and_no_script_knows_of_slurm() -> None:
-    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "workflow").rglob("*.py")]
+    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "workflow/scripts").glob("*.py")]
     assert not [
         path.name for path in files if re.search(r"slurm|sbatch|\bpartition\b", path.read_text(), re.I)
     ]
@@ -156,3 +158,20 @@ def test_the_bare_name_is_the_profile_of_the_folder(tmp_path: Path) -> None:
         assert "mpi=srun" in planned and "slurm_partition=gpu" in planned, name
     local = project.run("snakemake", "-n", "train", "--profile", "profiles/local")
     assert "mpi" not in local and "slurm" not in local
+
+
+@pytest.mark.slow
+def test_a_hundred_million_pictures_are_about_a_thousand_submissions(tmp_path: Path) -> None:
+    project = TinyProject(tmp_path)
+    rows = pa.table({"URL": pa.nulls(1_000_000, pa.string()), "TEXT": pa.nulls(1_000_000, pa.string())})
+    with pq.ParquetWriter(tmp_path / "list.parquet", rows.schema) as writer:
+        for _ in range(100):
+            writer.write_table(rows)
+    dataset = project.read("config/datasets/demo.yaml")
+    source = {"kind": "list", "path": "list.parquet"}
+    # What docs/cluster.md advises for this size.
+    project.write("config/datasets/demo.yaml", {**dataset, "source": source, "rows_per_part": 500_000})
+    output = project.run("snakemake", "-n", "--profile", "slurm")
+    rules = Counter(re.findall(r"^rule (\w+):", output, re.MULTILINE))
+    assert set(rules) == set(SUBMITTED)
+    assert rules["download_part"] == 200 and sum(rules.values()) < 1300

@@ -103,7 +103,8 @@ def _behaviour(settings: Settings) -> list[str]:
         "KillOnBadExit=1",
         "CompleteWait=0",
         "InactiveLimit=0",
-        "MinJobAge=300",
+        # Ended jobs stay in the queue's list for the tests to look at.
+        "MinJobAge=3600",
         "MessageTimeout=20",
         "SlurmctldTimeout=60",
         f"SlurmdTimeout={settings.node_timeout_s}",
