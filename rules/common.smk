@@ -71,14 +71,23 @@ def component_files(name):
 
 
 def launch(wildcards, resources, threads):
-    """The prefix that starts one process a rank: empty on one process, srun's geometry from a profile.
+    """The prefix that starts one process a rank: empty on one process, else the geometry of a profile.
 
-    The allocation's own numbers do not reach a rule's shell, so all are given again.
+    The allocation's own numbers do not reach a rule's shell, so srun gets all of them again.
     """
     if not resources.get("mpi"):
         return ""
     nodes, per_node = resources.get("nodes", 1), resources.get("tasks_per_node")
     tasks = nodes * per_node if per_node else resources.get("tasks", 1)
+    if resources.mpi == "torchrun" and nodes == 1:
+        return (
+            f"torchrun --standalone --nproc-per-node={tasks}"
+            " --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --no-python"
+        )
+    if resources.mpi == "torchrun":
+        raise WorkflowError(
+            "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun"
+        )
     if tasks % nodes:
         raise WorkflowError(
             f"{tasks} tasks do not spread evenly over {nodes} nodes; set tasks to a multiple of nodes"

@@ -37,3 +37,11 @@ def test_without_cpus_per_task_a_rank_has_the_rules_threads(project):
 def test_tasks_that_do_not_spread_over_the_nodes_are_refused(project):
     output = command(project, "mpi=srun", "nodes=2", "tasks=3")
     assert "3 tasks do not spread evenly over 2 nodes; set tasks to a multiple of nodes" in output
+
+
+def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
+    line = command(project, "mpi=torchrun", "tasks=2")
+    assert line.startswith("torchrun --standalone --nproc-per-node=2 --signals-to-handle=")
+    assert "SIGTERM" in line and "SIGUSR1" in line and line.endswith("--no-python")
+    output = command(project, "mpi=torchrun", "tasks=2", "nodes=2")
+    assert "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun" in output

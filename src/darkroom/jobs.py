@@ -17,8 +17,10 @@ class _Tee:
         self._terminal, self._log = terminal, log
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
+        # On a full disk the terminal still hears it; no job ends for its log alone.
+        with contextlib.suppress(OSError):
+            self._log.write(text)
+            self._log.flush()
         return self._terminal.write(text)
 
     def flush(self) -> None:

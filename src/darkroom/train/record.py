@@ -1,7 +1,8 @@
 """What a training tells: its history (kept, hashed), its log lines and TensorBoard (read, not kept)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Progress:
     def __init__(self, run_dir: str | Path, settings: Train, first_step: int, log: Log) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._settings, self._log = settings, log
+        self._settings, self._log, self._board_failed = settings, log, False
         self._mark = StepMark(run_dir)
         if self._mark.found or first_step:
             repeated = max(0, self._mark.found - first_step)
@@ -134,20 +135,33 @@ class Progress:
             found = rows[:, 3 + number][np.isfinite(rows[:, 3 + number])]
             if len(found):
                 scalars[f"loss_by_timestep/{name}"] = found.mean()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, float(value), step)  # type: ignore[no-untyped-call]
+        with self._forgiving():
+            for name, value in scalars.items():
+                self._board.add_scalar(name, float(value), step)  # type: ignore[no-untyped-call]
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
 
     def picture(self, step: int, picture: npt.NDArray[np.uint8] | None) -> None:
         """Show a picture (H, W, 3), if there is one, in TensorBoard."""
         if picture is None:
             return
-        self._board.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        with self._forgiving():
+            self._board.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
         self._mark.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        with self._forgiving():
+            self._board.close()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Curves are read and not kept: a full disk costs them, and is told once."""
+        try:
+            yield
+        except OSError as error:
+            if not self._board_failed:
+                self._log(f"train: TensorBoard's file could not be written ({error}); the training goes on")
+            self._board_failed = True
 
 
 def _clock(seconds: float) -> str:

@@ -27,7 +27,7 @@ from darkroom.store import replacing, sha256_json
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
-from darkroom.train.loop import OnSample, fit
+from darkroom.train.loop import OnSample, Stopped, fit, stop_signals
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import Log, print_line
 from darkroom.train.rendezvous import joined, seconds_of
@@ -84,6 +84,8 @@ def train(
             if ranks.is_first:
                 lock = stack.enter_context(locked(run_dir, seconds_of(LOCK_WAIT_S), log))
                 _describe(settings, cache, log)
+            # One that comes while the model is exported lets it finish.
+            stop = stack.enter_context(stop_signals())
             trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
             average = copy.deepcopy(trained).eval().requires_grad_(False)
             scheduler = make_scheduler(settings, _mean_pixels(cache))
@@ -92,6 +94,8 @@ def train(
             if ranks.is_first:
                 with replacing(out_untrained) as beside:
                     save_transformer(trained, beside / "transformer")
+            if stop.received:
+                raise Stopped(0)
             check = lock.check if lock else lambda: None
             history = fit(
                 cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample, check

@@ -1,0 +1,113 @@
+"""Trainings on several ranks, each a process that can be killed."""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+import torch
+from ranks import environment, free_port
+from test_train_data import FINGERPRINT
+from test_train_loop import SETTINGS, make_models
+
+from darkroom.models.mmdit import MMDiT
+from darkroom.train.data import LatentCache
+from darkroom.train.distributed import find_ranks
+from darkroom.train.lock import locked
+from darkroom.train.loop import fit
+from darkroom.train.rendezvous import joined
+from darkroom.train.seen import FOLDER, RECORD_SAMPLES
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+NUM_STEPS = 20
+ON_RANKS = SETTINGS.model_copy(update={"num_steps": NUM_STEPS, "sample_every_steps": 1})
+
+
+def start_server():
+    """Ranks are forked from a process that has imported all this once: diffusers alone takes seconds."""
+    assert MMDiT
+    CONTEXT.set_forkserver_preload(["train_ranks"])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}):
+        forkserver.ensure_running()
+
+
+def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain):
+    os.environ.clear()
+    os.environ.update(env)
+    log = os.open(run_dir / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    ranks = find_ranks()
+    shards = [(p, p.with_suffix(".parquet")) for p in sorted(cache_folder.glob("part-*.safetensors"))]
+    with ExitStack() as stack:
+        stack.enter_context(joined(ranks, torch.device("cpu"), "same"))
+        if ranks.is_first:
+            stack.enter_context(locked(run_dir, 0))
+        cache = LatentCache(shards, cache_folder / "null.safetensors", FINGERPRINT)
+        on_sample = lambda *_: time.sleep(seconds_a_step)  # noqa: E731
+        fit(cache, *make_models(cache, plain), ON_RANKS, 0, run_dir, ranks, print, on_sample)
+
+
+def last_step(run_dir):
+    path = run_dir / "last-step"
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True):
+    """Train a plain model, or a tiny MMDiT, on so many ranks; returns the new part of the log.
+
+    After step `kill_after` all get a SIGKILL.
+    """
+    run_dir.mkdir(exist_ok=True)
+    start_server()
+    port, log = free_port(), run_dir / "log"
+    before = log.read_text() if log.exists() else ""
+    envs = [environment(r, num_ranks, port, **{RECORD_SAMPLES: 1}) for r in range(num_ranks)]
+    pause = 0.0 if kill_after is None else 0.02
+    ranks = [
+        CONTEXT.Process(target=_one_rank, args=(env, cache_folder, run_dir, pause, plain)) for env in envs
+    ]
+    for rank in ranks:
+        rank.start()
+    end = time.monotonic() + 300
+    try:
+        while kill_after is not None and last_step(run_dir) < kill_after:
+            assert time.monotonic() < end and all(r.is_alive() for r in ranks), log.read_text()
+            time.sleep(0.005)
+        if kill_after is None:
+            for rank in ranks:
+                rank.join(max(0.0, end - time.monotonic()))
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.join()
+    if kill_after is None:
+        assert [r.exitcode for r in ranks] == [0] * num_ranks, log.read_text()
+    return log.read_text().removeprefix(before)
+
+
+def take_seen(run_dir):
+    """step -> rank -> its samples, as recorded since the last call."""
+    seen = defaultdict(dict)
+    folder = run_dir / FOLDER
+    for path in sorted(folder.glob("rank-*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            assert path.stem not in seen[record["step"]], "one attempt makes a step once"
+            seen[record["step"]][path.stem] = [tuple(sample) for sample in record["samples"]]
+    folder.rename(Path(f"{folder}-{time.monotonic_ns()}"))
+    return seen
+
+
+def whole(ranks_of_step):
+    """A step's global batch out of what its ranks recorded."""
+    return [sample for _, samples in sorted(ranks_of_step.items()) for sample in samples]
