@@ -142,7 +142,11 @@ class Guard:
         left = [job for job in active if id(job) not in self._settled]
         seen = self._look() if left else None
         for job in left:
-            if seen is None or not self._settle(job, seen):
+            try:
+                is_settled = seen is not None and self._settle(job, seen)
+            except Unreachable:
+                is_settled = False
+            if not is_settled:
                 yield job
 
     def _look(self) -> dict[str, Job] | None:
@@ -217,7 +221,8 @@ class Guard:
         usual = {"None", "Priority", "Resources", "BeginTime", "Cleaning"}
         if job.state == "PENDING" and job.reason not in usual and (job.id, job.reason) not in self._told:
             self._told.add((job.id, job.reason))
-            say(f"job {job} waits: {job.reason}")
+            remedy = f"; `scontrol release {job.id}` lets it start" if "eld" in job.reason else ""
+            say(f"job {job} waits: {job.reason}{remedy}")
         return False
 
     def _submit_when_possible(self, job: Any) -> None:
