@@ -64,6 +64,33 @@ def test_a_mistake_is_named_with_file_key_value_and_what_would_be_right(
     assert said in str(error.value).replace(f"{project_folder}/", "")
 
 
+def test_a_weighting_that_would_not_train_the_terminal_steps_is_refused_before_any_job(
+    project_folder: Path,
+) -> None:
+    wanted = {
+        "prediction": "v",
+        "schedule": "scaled_linear",
+        "zero_terminal_snr": True,
+        "weighting": "min_snr",
+    }
+    write_run(project_folder, "terminal", extends="demo", train={"objective": wanted})
+    with pytest.raises(ConfigError) as error:
+        load_project("terminal", project_folder)
+    assert "terminal.yaml: train.objective: weighting min_snr gives the terminal steps" in str(error.value)
+    assert "write weight_floor: 1.0 beside it, or weighting: min_snr_plus_one" in str(error.value)
+    write_run(
+        project_folder, "terminal", extends="demo", train={"objective": {**wanted, "weight_floor": 1.0}}
+    )
+    assert load_project("terminal", project_folder).run.train.objective.weight_floor == 1.0
+
+
+def test_settings_of_a_run_without_an_objective_are_as_they_were_before_there_was_one() -> None:
+    from darkroom.stages import stage_settings
+
+    train = stage_settings(load_project("demo", ROOT), "train")["train"]
+    assert not {"objective", "learning_rate_decay", "warmup_shape"} & set(train)
+
+
 def test_an_unknown_run_is_answered_with_the_nearest_one(project_folder: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'demo'"):
         load_project("dmo", project_folder)

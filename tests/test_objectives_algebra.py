@@ -121,6 +121,21 @@ def test_a_diffusion_loss_is_zero_for_the_true_output_alone(prediction):
     torch.testing.assert_close(loss, torch.full((4,), 0.25))
 
 
+@pytest.mark.parametrize("density", ["logit_normal", "uniform", "mode", "cosmap", "log_normal"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prediction": "v", "schedule": "scaled_linear", "weighting": "min_snr"}],
+    ids=["flow", "v"],
+)
+def test_an_objective_computes_where_the_samples_are(options, density):
+    """Tensors without a place in memory refuse to meet those of the CPU, as a GPU's do."""
+    objective = TrainingObjective(settings(timestep_density=density, **options))
+    latents = torch.zeros(4, 3, 5, 5, device="meta")
+    level = objective.levels(torch.zeros(4, device="meta"), (64, 64))
+    noisy = objective.noisy(latents, latents, level)
+    assert objective.losses(noisy, latents, latents, level).device.type == "meta"
+
+
 # Densities
 
 

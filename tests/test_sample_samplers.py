@@ -116,6 +116,20 @@ def test_euler_is_ddim_in_diffusion_and_the_flow_step_in_flow():
     torch.testing.assert_close(sampler.step(velocity, 1000, z)[0], z + (0.9 - 1.0) * velocity)
 
 
+@pytest.mark.parametrize("options", [{}, TERMINAL], ids=["flow", "terminal"])
+@pytest.mark.parametrize("name", OURS)
+def test_a_sampler_computes_where_the_latents_are(name, options):
+    """Tensors without a place in memory refuse to meet those of the CPU, as a GPU's do."""
+    if name == "euler-stochastic" and options:
+        return
+    sampler = make_sampler(name, config(**options))
+    sampler.set_timesteps(3, device="meta")
+    z = torch.zeros(2, 3, 4, 4, device="meta")
+    for timestep in sampler.timesteps:
+        z = sampler.step(torch.zeros_like(z), timestep, z)[0]
+    assert z.device.type == "meta" and z.shape == (2, 3, 4, 4)
+
+
 def test_stochastic_noise_comes_from_each_pictures_own_generator():
     def run(seeds):
         sampler = OwnSampler("euler-stochastic")

@@ -143,19 +143,21 @@ class OwnSampler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         evaluation = self._evaluations[self._done]
         self._done += 1
         z = sample.float()
-        here, following = self._level(evaluation.start + evaluation.at_end), self._level(evaluation.start + 1)
+        here = self._level(evaluation.start + evaluation.at_end, z)
+        following = self._level(evaluation.start + 1, z)
         latents, noise = latents_and_noise(self.prediction, model_output.float(), z, here)
         slope = noise - latents if self.abar is None else noise
         if evaluation.at_end:
             assert self._first is not None
             start, first_slope = self._first
-            before = self._level(evaluation.start)
+            before = self._level(evaluation.start, z)
             length = self._place(following) - self._place(before)
             y = self._scale(before) * start + length * (first_slope + slope) / 2
             return (self._typed(y / self._scale(following), sample),)
         self._first = (z, slope)
         moved = following.signal * latents + following.noise * noise
-        if self.method == "euler-stochastic" and following.noise > 0:
+        is_last = evaluation.start + 2 == len(self.levels.noise)
+        if self.method == "euler-stochastic" and not is_last:
             moved = moved + self._diffusion(noise, here, following, generator or self.generators)
         return (self._typed(moved, sample),)
 
@@ -167,8 +169,8 @@ class OwnSampler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         fresh = randn_tensor(tuple(noise.shape), generator, noise.device, noise.dtype)
         return g * dt.sqrt() * fresh - g.square() / 2 * noise / t * dt
 
-    def _level(self, place: int) -> NoiseLevel:
-        return NoiseLevel(*(part[place].float() for part in self.levels))
+    def _level(self, place: int, like: Tensor) -> NoiseLevel:
+        return NoiseLevel(*(part[place].to(like) for part in self.levels))
 
     def _place(self, level: NoiseLevel) -> Tensor:
         """u of the slope dy / du."""
