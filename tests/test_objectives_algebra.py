@@ -101,12 +101,14 @@ def test_the_default_objective_is_the_rectified_flow_of_before_to_the_bit():
     normals = torch.randn(4, generator=torch.Generator().manual_seed(9))
     objective = TrainingObjective(settings(logit_mean=0.3, logit_std=0.9, timestep_shift=2.0))
     level = objective.levels(normals, (64, 48))
-    timestep = objectives.training_timestep(normals, 0.3, 0.9, 2.0)
+    timestep = torch.sigmoid(0.3 + 0.9 * normals)
+    timestep = 2.0 * timestep / (1 + 1.0 * timestep)
     assert torch.equal(level.timestep, timestep)
-    expected = objectives.noisy_latents(latents, noise, timestep)
+    t = timestep.reshape(-1, 1, 1, 1)
+    expected = (1 - t) * latents + t * noise
     assert torch.equal(objective.noisy(latents, noise, level), expected)
     losses = objective.losses(output, latents, noise, level)
-    assert torch.equal(losses, objectives.velocity_loss(output, latents, noise))
+    assert torch.equal(losses, (output - (noise - latents)).square().flatten(1).mean(dim=1))
 
 
 @pytest.mark.parametrize("prediction", ["v", "epsilon", "x0"])
@@ -220,9 +222,8 @@ def test_sd3s_resolution_shift_is_the_square_root_of_the_ratio_of_areas():
     objective = TrainingObjective(settings(timestep_shift=1.5, shift_base_px=64))
     small, large = (objective.levels(normals(100).float(), (side, side)) for side in (64, 128))
     torch.testing.assert_close(large.sigma, 2 * small.sigma, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(
-        small.timestep, objectives.training_timestep(normals(100).float(), 0.0, 1.0, 1.5)
-    )
+    plain = torch.sigmoid(normals(100).float())
+    torch.testing.assert_close(small.timestep, objectives.shift_timestep(plain, 1.5))
 
 
 # The log

@@ -5,15 +5,24 @@ from itertools import pairwise
 
 import pytest
 import torch
+from test_objectives_algebra import settings
 
 from darkroom import objectives
+
+FLOW = objectives.TrainingObjective(settings())
+
+
+def loss_of(velocity, latents, noise):
+    """The default objective's losses, at timesteps of which they must not depend."""
+    level = objectives.flow_level(torch.linspace(0.1, 0.9, len(latents)))
+    return FLOW.losses(velocity, latents, noise, level)
 
 
 def test_gradient_is_that_of_the_plain_squared_velocity_error():
     torch.manual_seed(0)
     latents, noise = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
     velocity = torch.randn(4, 3, 5, 5, requires_grad=True)
-    objectives.velocity_loss(velocity, latents, noise).sum().backward()
+    loss_of(velocity, latents, noise).sum().backward()
     expected = 2 * (velocity.detach() - (noise - latents)) / latents[0].numel()
     torch.testing.assert_close(velocity.grad, expected)
 
@@ -21,14 +30,14 @@ def test_gradient_is_that_of_the_plain_squared_velocity_error():
 def test_loss_does_not_depend_on_the_timestep_of_the_noise():
     torch.manual_seed(0)
     latents, noise = torch.randn(8, 4, 4), torch.randn(8, 4, 4)
-    loss = objectives.velocity_loss(noise - latents + 0.5, latents, noise)
+    loss = loss_of(noise - latents + 0.5, latents, noise)
     torch.testing.assert_close(loss, torch.full((8,), 0.25))
 
 
 def test_loss_is_taken_in_float32_and_per_sample():
     latents = torch.zeros(2, 3, 4, 4)
     velocity = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 2.0)]).bfloat16()
-    loss = objectives.velocity_loss(velocity, latents, latents)
+    loss = loss_of(velocity, latents, latents)
     assert loss.dtype == torch.float32
     assert loss.tolist() == [0.0, 4.0]
 
@@ -37,14 +46,17 @@ def test_path_runs_from_the_latents_to_the_noise_at_the_velocity():
     torch.manual_seed(0)
     latents, noise = torch.randn(3, 2, 2, 2), torch.randn(3, 2, 2, 2)
     timestep = torch.tensor([0.0, 0.3, 1.0])
-    noisy = objectives.noisy_latents(latents, noise, timestep)
+    level = objectives.flow_level(timestep)
+    noisy = objectives.noisy(latents, noise, level)
     torch.testing.assert_close(noisy[0], latents[0])
     torch.testing.assert_close(noisy[2], noise[2])
-    later = objectives.noisy_latents(latents, noise, timestep + 0.1)
+    later = objectives.noisy(latents, noise, objectives.flow_level(timestep + 0.1))
     torch.testing.assert_close(
-        (later - noisy) / 0.1, objectives.velocity_target(latents, noise), atol=1e-5, rtol=0
+        (later - noisy) / 0.1, objectives.target("flow", latents, noise, level), atol=1e-5, rtol=0
     )
-    back = objectives.denoised(noisy, objectives.velocity_target(latents, noise), timestep)
+    back, _ = objectives.latents_and_noise(
+        "flow", objectives.target("flow", latents, noise, level), noisy, level
+    )
     torch.testing.assert_close(back, latents)
 
 
@@ -80,7 +92,8 @@ def test_shift_moves_timesteps_towards_noise_and_keeps_the_ends():
 
 def test_shifting_is_a_shift_of_the_logit():
     normals = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shifted = objectives.training_timestep(normals, 0.2, 1.1, 3.0)
+    wanted = settings(logit_mean=0.2, logit_std=1.1, timestep_shift=3.0)
+    shifted = objectives.TrainingObjective(wanted).levels(normals, (64, 64)).timestep
     torch.testing.assert_close(shifted, objectives.logit_normal_timestep(normals, 0.2 + math.log(3), 1.1))
 
 

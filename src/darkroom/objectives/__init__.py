@@ -21,14 +21,9 @@ from darkroom.objectives.densities import (
     uniform,
 )
 from darkroom.objectives.flow import (
-    denoised,
     flow_level,
-    noisy_latents,
     resolution_shift,
     shift_timestep,
-    training_timestep,
-    velocity_loss,
-    velocity_target,
 )
 from darkroom.objectives.noise_tables import (
     INFERENCE_INFINITY,
@@ -57,7 +52,6 @@ __all__ = [
     "convert",
     "cosmap_density",
     "cosmap_timestep",
-    "denoised",
     "determinant",
     "draw_timestep",
     "flow_level",
@@ -71,7 +65,6 @@ __all__ = [
     "mode_timestep",
     "noise_table",
     "noisy",
-    "noisy_latents",
     "prediction_weight",
     "prior_weights",
     "resolution_shift",
@@ -79,10 +72,7 @@ __all__ = [
     "shift_timestep",
     "sigma_table",
     "target",
-    "training_timestep",
     "uniform",
-    "velocity_loss",
-    "velocity_target",
     "x0_weight",
     "zero_terminal_snr",
 ]

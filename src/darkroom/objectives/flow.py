@@ -8,38 +8,12 @@ import math
 
 from torch import Tensor
 
-from darkroom.objectives.algebra import NoiseLevel, per_sample
-from darkroom.objectives.densities import logit_normal_timestep
+from darkroom.objectives.algebra import NoiseLevel
 
 
 def flow_level(timestep: Tensor) -> NoiseLevel:
     """The noise level of timesteps (B,): a = 1 - t, s = t."""
     return NoiseLevel(1 - timestep, timestep, timestep)
-
-
-def noisy_latents(latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """z_t = (1 - t) x0 + t e. latents and noise (B, ...), timestep (B,)."""
-    t = per_sample(timestep, latents)
-    return (1 - t) * latents + t * noise
-
-
-def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
-    """v = e - x0, whatever the timestep."""
-    return noise - latents
-
-
-def denoised(noisy: Tensor, velocity: Tensor, timestep: Tensor) -> Tensor:
-    """x0 = z_t - t v: the latents that a velocity points back to."""
-    return noisy - per_sample(timestep, noisy) * velocity
-
-
-def velocity_loss(velocity: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
-    """Mean over each sample of |F - (e - x0)|^2, in float32: (B, ...) -> (B,).
-
-    Plain in velocity, with no further weight: regressing x0 = z_t - t F instead would weigh this by t^2.
-    """
-    error = velocity.float() - velocity_target(latents.float(), noise.float())
-    return error.square().flatten(1).mean(dim=1)
 
 
 def shift_timestep(timestep: Tensor, shift: float) -> Tensor:
@@ -60,8 +34,3 @@ def resolution_shift(num_pixels: float, base_px: int, shift: float = 1.0) -> flo
     the greatest sigma (arXiv 2409.15997). base_px 0 leaves `shift` as it is.
     """
     return shift * math.sqrt(num_pixels) / base_px if base_px else shift
-
-
-def training_timestep(normals: Tensor, logit_mean: float, logit_std: float, shift: float) -> Tensor:
-    """The timestep trained on: logit-normal, then shifted. The same normals always give the same timesteps."""
-    return shift_timestep(logit_normal_timestep(normals, logit_mean, logit_std), shift)
