@@ -15,6 +15,7 @@ from darkroom import objectives
 from darkroom.models.components import decode_latents, encode_latents
 from darkroom.objectives import NoiseLevel, TrainingObjective
 from darkroom.sample.schedulers import make_scheduler
+from darkroom.train.step import rate_of
 
 V = {"prediction": "v", "schedule": "scaled_linear"}
 
@@ -139,3 +140,22 @@ def test_open_diffusion_regressed_the_noise_whatever_the_scheduler_said_and_ours
 
 def test_open_diffusions_average_of_138_steps_shows_in_the_log_as_its_half_life():
     assert round(objectives.half_life_steps(0.995)) == 138
+
+
+def test_novelai_reproduction_scaled_sdxl_latents_by_another_vaes_factor_and_ours_ask_the_vae(tmp_path):
+    vae = AutoencoderKL.from_pretrained(write_vae(tmp_path / "vae", shift=None)).eval()
+    vae.register_to_config(scaling_factor=0.13025)
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        plain = vae.encode(images).latent_dist.mode()
+    torch.testing.assert_close(encode_latents(vae, images), plain * 0.13025)
+
+
+def test_pixelprose_and_open_diffusion_warmed_up_in_micro_steps_and_ours_counts_optimizer_steps():
+    base = settings().model_copy(update={"num_steps": 100, "num_warmup_steps": 10, "global_batch_size": 16})
+    rates = [
+        [rate_of(step, base.model_copy(update={"microbatch_size": size})) for step in range(20)]
+        for size in (16, 2)
+    ]
+    assert rates[0] == rates[1]
+    assert rates[0][4] == base.learning_rate / 2 and rates[0][10] == base.learning_rate
