@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from darkroom.config import ConfigError, load_project
+from darkroom.folders import FolderSource, state_of_folders
 from darkroom.source import count_rows
 from darkroom.stages import STAGES, manifest_path, stage_settings
 from darkroom.store import num_parts, part_name
@@ -50,14 +51,25 @@ def list_parts():
 PARTS = list_parts()
 
 
+def source_state():
+    """What tells that the files of a source of folders changed; other sources are their configuration."""
+    source = PROJECT.dataset.source
+    return state_of_folders(source) if isinstance(source, FolderSource) else None
+
+
 def settings(section):
-    """A configuration section as plain values, for `params`."""
-    return section.model_dump(mode="json")
+    """A configuration section as plain values, for `params`; None for one that is switched off."""
+    return section and section.model_dump(mode="json")
 
 
 def component(name):
     """A component's settings, for `params`."""
     return settings(PROJECT.component(name))
+
+
+def captioner():
+    """The name of the dataset's captioner; None where pictures are not captioned again."""
+    return PROJECT.dataset.recaption and PROJECT.dataset.recaption.captioner
 
 
 def component_files(name):

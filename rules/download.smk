@@ -10,6 +10,7 @@ rule urls:
         f"{DATASET_LOGS}/download/urls.log",
     params:
         source=settings(PROJECT.dataset.source),
+        state=source_state(),
     script:
         "../workflow/scripts/urls.py"
 

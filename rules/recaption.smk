@@ -6,7 +6,7 @@ rule recaption_part:
         table=f"{DATASET}/download/{{part}}.parquet",
         tar=f"{DATASET}/download/{{part}}.tar",
         selection=f"{DATASET}/filter/{{part}}.parquet",
-        captioner=component_files(PROJECT.dataset.recaption.captioner),
+        captioner=component_files(captioner()) if captioner() else [],
     output:
         captions=f"{DATASET}/recaption/{{part}}.parquet",
         manifest=f"{DATASET}/recaption/{{part}}.json",
@@ -16,7 +16,7 @@ rule recaption_part:
         f"{DATASET_LOGS}/recaption/{{part}}.tsv"
     params:
         settings=settings(PROJECT.dataset.recaption),
-        captioner=component(PROJECT.dataset.recaption.captioner),
+        captioner=component(captioner()) if captioner() else None,
     script:
         "../workflow/scripts/recaption_part.py"
 

@@ -52,7 +52,7 @@ def manifest_path(project: Project, stage: str) -> Path:
 def component_names(project: Project, stage: str) -> list[str]:
     """The pretrained components that a stage uses, sorted."""
     names = {
-        "recaption": [project.dataset.recaption.captioner],
+        "recaption": [project.dataset.recaption.captioner] if project.dataset.recaption else [],
         "cache": [project.run.cache.vae, project.run.cache.text_encoder],
         "train": [project.run.cache.vae, project.run.cache.text_encoder],
         "evaluate": [project.run.evaluate.clip],

@@ -1,8 +1,8 @@
-"""What a dataset is: its list of URLs and how it is downloaded, filtered and recaptioned."""
+"""What a dataset is: its source and how it is downloaded, filtered and recaptioned."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from darkroom.config.base import Section
 
@@ -26,12 +26,50 @@ class ListSource(Section):
     caption_column: str = Field("TEXT", description="column that holds the alt-text")
 
 
-Source = Annotated[DemoSource | ListSource, Field(discriminator="kind")]
+class PicturesSource(Section):
+    """A folder of pictures, each with its caption in a .txt file of the same name."""
+
+    kind: Literal["pictures"]
+    folder: str = Field(
+        description="relative to the project's root, or starting with a variable of the environment: $NAME/..."
+    )
 
 
-def parse_source(values: dict[str, Any]) -> DemoSource | ListSource:
+class DreamBoothSource(Section):
+    """Pictures of one subject with one prompt, and of its class with another (DreamBooth)."""
+
+    kind: Literal["dreambooth"]
+    instance_folder: str = Field(description="pictures of the subject; as `folder` of `pictures`")
+    instance_prompt: str = Field(min_length=1, description="their caption, with a word for the subject")
+    class_folder: str | None = Field(None, description="pictures of its class, for prior preservation")
+    class_prompt: str | None = Field(None, min_length=1, description="their caption, without that word")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "DreamBoothSource":
+        if (self.class_folder is None) != (self.class_prompt is None):
+            missing = "class_prompt" if self.class_prompt is None else "class_folder"
+            raise ValueError(f"{missing} is missing; give class_folder and class_prompt together, or neither")
+        return self
+
+
+class ClassesSource(Section):
+    """A folder for each class, whose pictures have the class's prompt."""
+
+    kind: Literal["classes"]
+    folder: str = Field(description="holds a folder for each class; as `folder` of `pictures`")
+    prompts: str | None = Field(
+        None, description="JSON file: class's folder -> prompt; null: the folder's name, _ being a space"
+    )
+
+
+AnySource = DemoSource | ListSource | PicturesSource | DreamBoothSource | ClassesSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
+SOURCE_KINDS = ("demo", "list", "pictures", "dreambooth", "classes")
+
+
+def parse_source(values: dict[str, Any]) -> AnySource:
     """A source from its plain values."""
-    source: DemoSource | ListSource = TypeAdapter(Source).validate_python(values)
+    source: AnySource = TypeAdapter(Source).validate_python(values)
     return source
 
 
@@ -89,4 +127,6 @@ class Dataset(Section):
     rows_per_part: int = Field(10_000, ge=1, description="rows of the list in one part, the unit of work")
     download: Download = Download()
     filter: Filter = Filter()
-    recaption: Recaption
+    recaption: Recaption | None = Field(
+        description="null: none; long and short captions are then the original ones"
+    )

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from darkroom.config.components import Component, Components
-from darkroom.config.dataset import Dataset
+from darkroom.config.dataset import SOURCE_KINDS, Dataset
 from darkroom.config.model import DEFAULT_FAMILY, LORA_TARGETS
 from darkroom.config.run import Run
 
@@ -60,8 +60,9 @@ def load_project(name: str, root: str | Path = ".") -> Project:
     _check_component(components, run.cache.text_encoder, "text_encoder", layers, "cache.text_encoder")
     _check_component(components, run.evaluate.clip, "clip", layers, "evaluate.clip")
     dataset_layers = _chain(folder / "datasets", run.dataset, "dataset")
-    captioner = dataset.recaption.captioner
-    _check_component(components, captioner, "captioner", dataset_layers, "recaption.captioner")
+    if dataset.recaption is not None:
+        captioner = dataset.recaption.captioner
+        _check_component(components, captioner, "captioner", dataset_layers, "recaption.captioner")
     return Project(name, run, dataset, components, _cache_owner(layers))
 
 
@@ -138,7 +139,7 @@ def _validate(model: type[SectionT], layers: list[Layer]) -> SectionT:
 
 def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
     # Inside a tagged union pydantic puts the tag into the location; it is no key of the file.
-    tags = ("demo", "list", *LORA_TARGETS)
+    tags = (*SOURCE_KINDS, *LORA_TARGETS)
     location = [str(key) for key in problem["loc"] if key not in tags]
     where = f"{_file_of(location, layers)}: {'.'.join(location)}"
     if problem["type"] == "extra_forbidden":

@@ -68,12 +68,12 @@ def download_part(
         OSError: a file cannot be written.
     """
     tar = Path(tar)
-    rows = _read_rows(urls, first_row, num_rows)
+    rows = read_rows(urls, first_row, num_rows)
     opener = PictureOpener(settings, connect_to)
     outcomes: dict[int, Stored | Failure] = dict(_settled(rows))
     todo = [i for i in range(len(rows)) if i not in outcomes]
     with (
-        _work_folder(tar) as folder,
+        work_folder(tar) as folder,
         Collector(folder, len(todo), tar.stem) as collector,
         installed(opener),
     ):
@@ -90,7 +90,7 @@ def download_part(
     return {"rows": len(rows), "status": dict(sorted(counts.items()))}
 
 
-def _read_rows(urls: str | Path, first_row: int, num_rows: int) -> pl.DataFrame:
+def read_rows(urls: str | Path, first_row: int, num_rows: int) -> pl.DataFrame:
     """The part's rows of the list, with the types of `COLUMNS` and NaN as null."""
     if first_row < 0 or num_rows < 1:
         raise ValueError(f"first_row {first_row} and num_rows {num_rows} should be >= 0 and >= 1")
@@ -137,7 +137,7 @@ def _settled(rows: pl.DataFrame) -> Iterator[tuple[int, Failure]]:
 
 
 @contextmanager
-def _work_folder(tar: Path) -> Iterator[Path]:
+def work_folder(tar: Path) -> Iterator[Path]:
     """A folder beside the output; one that a killed job left behind is removed first."""
     folder = tar.parent / f".{tar.name}.work"
     shutil.rmtree(folder, ignore_errors=True)

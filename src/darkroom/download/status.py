@@ -19,6 +19,10 @@
 | animated_image     | more than one frame                                                       | no        |
 | unsupported_image  | a picture, of a format that is not JPEG, PNG, WebP or GIF                 | no        |
 | duplicate_url      | an earlier row of the same part has the same URL; not fetched             | no        |
+| no_caption         | a file whose caption is missing, empty or no UTF-8; not opened            | no        |
+| no_picture         | a caption file beside which no picture lies                               | no        |
+| blocked_path       | a link that leads out of the source's folder; not opened                  | no        |
+| unreadable_file    | a file that vanished, may not be read, or is no regular file              | no        |
 | internal_error     | a fault in this program; the log has the traceback                        | yes       |
 
 (*) 408, 425, 429 and 5xx. "Transient" means that another try may end differently: the opener tries
@@ -47,6 +51,10 @@ TOO_MANY_PIXELS = "too_many_pixels"
 ANIMATED_IMAGE = "animated_image"
 UNSUPPORTED_IMAGE = "unsupported_image"
 DUPLICATE_URL = "duplicate_url"
+NO_CAPTION = "no_caption"
+NO_PICTURE = "no_picture"
+BLOCKED_PATH = "blocked_path"
+UNREADABLE_FILE = "unreadable_file"
 INTERNAL_ERROR = "internal_error"
 
 STATUSES = frozenset(
@@ -67,6 +75,10 @@ STATUSES = frozenset(
         ANIMATED_IMAGE,
         UNSUPPORTED_IMAGE,
         DUPLICATE_URL,
+        NO_CAPTION,
+        NO_PICTURE,
+        BLOCKED_PATH,
+        UNREADABLE_FILE,
         INTERNAL_ERROR,
     }
 )
