@@ -23,6 +23,8 @@ CHAIN, HERE = "test_chain.py::test_", "test_docs.py::test_"
 SET_UP = f"{HERE}the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use"
 MAKE = f"{HERE}make_runs_what_the_tests_run"
 PUBLISHED = f"{HERE}a_published_result_is_checked_in_a_clone_without_its_data"
+CLUSTER = "test_cluster_chain.py::test_"
+ADOPT = "test_adopt.py::test_who_adopts_a_published_result_reruns_only_what_they_change"
 EXAMPLES = f"{HERE}snakemake_plans_the_runs_of_the_examples"
 
 # Every command of README.md and docs/ -> the test that exercises it, or RUN: this file runs it, with the
@@ -31,10 +33,20 @@ RUN = "run"
 COMMANDS = {
     "make demo": MAKE,
     "make test": MAKE,
+    "make test-slurm": MAKE,
     "make schema": MAKE,
     "make clean-results": f"{HERE}make_clean_results_removes_what_runs_have_left",
     "source .venv/bin/activate": SET_UP,
     "export SNAKEMAKE_PROFILE=profiles/local": SET_UP,
+    "export SNAKEMAKE_PROFILE=profiles/slurm": "test_profiles.py::test_dvc_submits_the_same_jobs",
+    "snakemake --profile slurm": f"{CLUSTER}every_stage_was_a_job_and_training_had_two_nodes",
+    "darkroom cluster check": "test_cluster_check.py::test_the_profile_of_the_repository_fits_the_cluster_of_"
+    "the_tests",
+    "snakemake -n --force --printshellcmds train": "test_adopt.py::test_torchrun_trains_with_the_command_of_the_"
+    "rule",
+    "dvc repro train@demo": "test_profiles.py::test_dvc_submits_the_same_jobs",
+    "cp --recursive --no-clobber PUBLISHER/results .": ADOPT,
+    "snakemake --touch": ADOPT,
     "snakemake -n": f"{CHAIN}afterwards_snakemake_and_dvc_agree_that_nothing_is_to_do",
     "snakemake -n --config run=longer": EXAMPLES,
     "snakemake -n --config run=cats": EXAMPLES,
@@ -132,7 +144,7 @@ def test_a_published_result_is_checked_in_a_clone_without_its_data(
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
-    check, pull, publish, _ = commands(DOCS / "reproduce.md")
+    check, pull, publish, *_ = commands(DOCS / "reproduce.md")
     project = TinyProject.__new__(TinyProject)
     project.folder = tmp_path / "publisher"
     shutil.copytree(finished_project.folder, project.folder, symlinks=True)
@@ -158,7 +170,11 @@ def test_the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use() ->
 
 @pytest.mark.parametrize(
     ("target", "recipe"),
-    [("demo", "snakemake --quiet all"), ("schema", "darkroom schema > config/schema.json")],
+    [
+        ("demo", "snakemake --quiet all"),
+        ("schema", "darkroom schema > config/schema.json"),
+        ("test-slurm", "pytest -m slurm"),
+    ],
 )
 def test_make_runs_what_the_tests_run(target: str, recipe: str) -> None:
     command = ["make", "--dry-run", "--assume-old=.venv/.ready", target]
