@@ -94,7 +94,8 @@ def launch(wildcards, resources, threads):
     if resources.mpi == "torchrun" and nodes == 1:
         return (
             f"torchrun --standalone --nproc-per-node={tasks}"
-            " --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --no-python"
+            # Without the dashes torchrun takes the training's own --log for one of its options.
+            " --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --no-python --"
         )
     if resources.mpi == "torchrun":
         raise WorkflowError(

@@ -57,7 +57,7 @@ def test_torchrun_trains_with_the_command_of_the_rule(publisher: TinyProject) ->
     alone = read_table(history)["loss"]
     shutil.rmtree(publisher.folder / "checkpoints")
     shutil.rmtree(publisher.folder / "results/runs/demo/train")
-    publisher.run("bash", "-ec", line.replace("python", "torchrun --nproc-per-node=2", 1))
+    publisher.run("bash", "-ec", line.replace("python", "torchrun --nproc-per-node=2 --", 1))
     manifest = read_manifest(publisher.folder / "results/runs/demo/train/manifest.json")
     assert manifest["counts"]["steps"] == 12
     np.testing.assert_allclose(read_table(history)["loss"], alone, rtol=0.02)

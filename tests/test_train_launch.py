@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from torch.distributed.run import parse_args
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,8 @@ def test_tasks_that_do_not_spread_over_the_nodes_are_refused(project):
 def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
     line = command(project, "mpi=torchrun", "tasks=2")
     assert line.startswith("torchrun --standalone --nproc-per-node=2 --signals-to-handle=")
-    assert "SIGTERM" in line and "SIGUSR1" in line and line.endswith("--no-python")
+    assert "SIGTERM" in line and "SIGUSR1" in line and line.endswith("--no-python --")
+    parsed = parse_args([*line.split()[1:], "python", "train.py", "--log", "x"])
+    assert (parsed.training_script, parsed.training_script_args) == ("python", ["train.py", "--log", "x"])
     output = command(project, "mpi=torchrun", "tasks=2", "nodes=2")
     assert "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun" in output

@@ -1,0 +1,134 @@
+"""The whole chain on a real SLURM cluster: every stage a job, training on two nodes with two ranks each."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cluster import Cluster
+from conftest import TinyProject
+
+from darkroom.store import read_manifest, read_table
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+# What a person would not set: a test need not spare the scheduler.
+QUICK = {"slurm-init-seconds-before-status-checks": 1, "seconds-between-status-checks": 1}
+SUBMITTED = {
+    *("urls", "download_part", "filter_score_part", "filter_duplicates", "filter_part", "recaption_part"),
+    *("bucket_part", "cache_part", "cache_null", "train", "evaluate", "report"),
+}
+DATASET_STAGES = ("download", "filter", "recaption")
+RUN_STAGES = ("bucket", "cache")
+
+
+@dataclass
+class ClusterRun:
+    """A project that was made on a cluster, and the jobs that this took."""
+
+    project: TinyProject
+    cluster: Cluster
+    jobs: list[dict[str, str]]
+
+    def submitted(self, *command: str) -> list[str]:
+        """The rules whose jobs a command submits, in order."""
+        before = {job["id"] for job in self.cluster.jobs()}
+        self.project.run(*command, timeout_s=400)
+        new = [job["comment"] for job in self.cluster.jobs() if job["id"] not in before]
+        return [re.sub("^rule_|_wildcards_.*", "", comment) for comment in new]
+
+
+@pytest.fixture(scope="module")
+def on_cluster(
+    make_tiny_project: Callable[[str], TinyProject], slurm_cluster: Cluster
+) -> Iterator[ClusterRun]:
+    """The small demo after one `snakemake --profile slurm`."""
+    project = make_tiny_project("on_cluster")
+    project.edit("profiles/slurm/profile.yaml", QUICK)
+    environment = slurm_cluster.environment(project.environment)
+    project.variables = {name: environment[name] for name in ("PATH", "SLURM_CONF")}
+    before = {job["id"] for job in slurm_cluster.jobs()}
+    project.run("snakemake", "--profile", "slurm", timeout_s=1200)
+    yield ClusterRun(project, slurm_cluster, [job for job in slurm_cluster.jobs() if job["id"] not in before])
+    assert not slurm_cluster.jobs("PENDING", "RUNNING")
+
+
+def manifest(project: TinyProject, stage: str) -> Path:
+    owner = "datasets" if stage in DATASET_STAGES else "runs"
+    return project.folder / f"results/{owner}/demo/{stage}/manifest.json"
+
+
+def test_every_stage_was_a_job_and_training_had_two_nodes(on_cluster: ClusterRun) -> None:
+    rules = {re.sub("^rule_|_wildcards_.*", "", job["comment"]): job for job in on_cluster.jobs}
+    assert set(rules) == SUBMITTED
+    assert {job["state"] for job in on_cluster.jobs} == {"COMPLETED"}
+    assert all(job["name"].startswith("darkroom_") for job in on_cluster.jobs)
+    assert (rules["train"]["nodes"], rules["train"]["partition"]) == ("n[1-2]", "gpu")
+    assert rules["download_part"]["partition"] == "cpu"
+    counts = read_manifest(manifest(on_cluster.project, "train"))["counts"]
+    assert counts["steps"] == 12 and counts["samples_seen"] == 96
+
+
+def test_afterwards_dvc_agrees_and_a_second_run_submits_nothing(on_cluster: ClusterRun) -> None:
+    assert "up to date" in on_cluster.project.run("dvc", "status")
+    assert on_cluster.submitted("snakemake", "--profile", "slurm") == []
+
+
+def test_the_manifests_are_those_of_a_run_without_a_cluster(
+    on_cluster: ClusterRun, finished_project: TinyProject
+) -> None:
+    for stage in (*DATASET_STAGES, *RUN_STAGES):
+        there, here = (manifest(project, stage) for project in (on_cluster.project, finished_project))
+        assert there.read_bytes() == here.read_bytes(), stage
+    there, here = (read_manifest(manifest(p, "train")) for p in (on_cluster.project, finished_project))
+    for key in ("params", "upstream", "counts"):
+        assert there[key] == here[key], key
+
+
+def test_four_ranks_train_on_what_one_process_trains_on(
+    on_cluster: ClusterRun, finished_project: TinyProject
+) -> None:
+    name = "results/runs/demo/train/history.parquet"
+    there, here = (read_table(p.folder / name) for p in (on_cluster.project, finished_project))
+    # The same samples with the same noise: only the order of sums differs.
+    np.testing.assert_allclose(there["loss"], here["loss"], rtol=0.02)
+
+
+def test_an_evaluation_option_submits_evaluate_and_report_alone(on_cluster: ClusterRun) -> None:
+    on_cluster.project.edit("config/runs/demo.yaml", {"evaluate": {"num_bootstrap": 30}})
+    assert on_cluster.submitted("snakemake", "--profile", "profiles/slurm") == ["evaluate", "report"]
+    assert "up to date" in on_cluster.project.run("dvc", "status")
+
+
+def test_one_node_and_one_process_need_no_other_rule(on_cluster: ClusterRun) -> None:
+    project, profile = on_cluster.project, "profiles/slurm/profile.yaml"
+    values = project.read(profile)
+    train = values["set-resources"]["train"]
+    for changed in ({"nodes": 1}, {"nodes": 1, "mpi": None, "tasks_per_node": None, "gres": "'gpu:1'"}):
+        chosen = {key: value for key, value in {**train, **changed}.items() if value is not None}
+        project.write(profile, {**values, "set-resources": {**values["set-resources"], "train": chosen}})
+        shutil.rmtree(project.folder / "checkpoints")
+        forced = ("snakemake", "train", "--profile", "slurm", "--force")
+        assert on_cluster.submitted(*forced) == ["train"]
+        assert json.loads(manifest(project, "train").read_text())["counts"]["steps"] == 12
+    project.write(profile, values)
+
+
+def test_dvc_repro_submits_the_stage(on_cluster: ClusterRun) -> None:
+    project = on_cluster.project
+    project.edit("config/runs/demo.yaml", {"train": {"learning_rate": 0.0005}})
+    before = dict(project.variables)
+    project.variables = {**before, "SNAKEMAKE_PROFILE": "profiles/slurm"}
+    assert on_cluster.submitted("dvc", "repro", "--single-item", "train@demo") == ["train"]
+    project.variables = before
+
+
+def test_no_process_is_left_between_the_runs(on_cluster: ClusterRun) -> None:
+    daemons = len(on_cluster.cluster.nodes) * 2 + 2
+    on_cluster.cluster.wait_for(
+        lambda: len(on_cluster.cluster.processes()) <= daemons, 20, "end of all but the daemons"
+    )
