@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cluster import Cluster
+from cluster.machine import processes_with
 from conftest import TinyProject
 
 from darkroom.store import read_manifest, read_table
@@ -128,7 +129,8 @@ def test_dvc_repro_submits_the_stage(on_cluster: ClusterRun) -> None:
 
 
 def test_no_process_is_left_between_the_runs(on_cluster: ClusterRun) -> None:
-    daemons = len(on_cluster.cluster.nodes) * 2 + 2
-    on_cluster.cluster.wait_for(
-        lambda: len(on_cluster.cluster.processes()) <= daemons, 20, "end of all but the daemons"
-    )
+    cluster = on_cluster.cluster
+    in_jobs = {"SLURM_CLUSTER_NAME": cluster.name}
+    cluster.wait_for(lambda: not list(processes_with(in_jobs)), 20, "end of the jobs' processes")
+    drivers = [Path(f"/proc/{pid}/cwd").resolve() for pid in cluster.processes()]
+    assert on_cluster.project.folder.resolve() not in drivers
