@@ -63,6 +63,8 @@ COMMANDS = {
     "snakemake cache": RUN,
     "snakemake cache -R cache_part": RUN,
     "snakemake train": f"{CHAIN}a_training_option_reruns_train_evaluate_and_report_alone",
+    "snakemake train -R train --set-resources train:mpi=torchrun train:tasks=2": "test_train_launch.py::test_"
+    "the_train_rule_runs_on_two_ranks_under_torchrun",
     "rm -r checkpoints/demo": RUN,
     "snakemake train -R train": RUN,
     "snakemake evaluate": RUN,

@@ -5,6 +5,12 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as distributed_checkpoint
+from ranks import free_port
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
@@ -140,3 +146,24 @@ def test_the_run_key_follows_what_decides_the_weights_and_the_samples_only():
         run_key(model, settings, 0, "b" * 64),
     ]
     assert len({key, *others}) == 7
+
+
+def read_sharded(rank, port, run_dir):
+    """One of two ranks that each hold half of every tensor's rows, as FSDP2 has them."""
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    tensors = {
+        name: distribute_tensor(torch.zeros_like(tensor), mesh, [Shard(0)])
+        for name, tensor in make(7).tensors.items()
+    }
+    reader = HuggingFaceStorageReader(str(checkpoint_folder(run_dir, 7)))
+    distributed_checkpoint.load(tensors, storage_reader=reader)
+    for name, tensor in make(7).tensors.items():
+        half = tensor.chunk(2)[rank]
+        assert len(half) < len(tensor) and torch.equal(tensors[name].to_local(), half), name
+    dist.destroy_process_group()
+
+
+def test_torchs_distributed_checkpoint_reads_a_checkpoint_into_sharded_tensors(tmp_path):
+    write_checkpoint(tmp_path, make(7))
+    torch.multiprocessing.spawn(read_sharded, (free_port(), tmp_path), nprocs=2)

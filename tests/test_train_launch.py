@@ -1,9 +1,14 @@
 """The train rule starts one rank a task with the geometry of the profile, and one process without."""
 
 import re
+import shutil
 
+import polars as pl
 import pytest
+from conftest import TinyProject
 from torch.distributed.run import parse_args
+
+HISTORY = "results/runs/demo/train/history.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +53,18 @@ def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
     assert (parsed.training_script, parsed.training_script_args) == ("python", ["train.py", "--log", "x"])
     output = command(project, "mpi=torchrun", "tasks=2", "nodes=2")
     assert "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun" in output
+
+
+@pytest.mark.slow
+def test_the_train_rule_runs_on_two_ranks_under_torchrun(finished_project, tmp_path):
+    project = TinyProject.__new__(TinyProject)
+    project.folder = tmp_path / "project"
+    shutil.copytree(finished_project.folder, project.folder, symlinks=True)
+    shutil.rmtree(project.folder / "checkpoints/demo")
+    chosen = ["--set-resources", "train:mpi=torchrun", "train:tasks=2"]
+    project.run("snakemake", "train", "-R", "train", *chosen)
+    log = (project.folder / "logs/runs/demo/train/train.log").read_text()
+    assert "train: 2 ranks met at" in log and "train: step 12/12" in log
+    # The same pictures from the same place, and only the order of sums is another.
+    mine, alone = (pl.read_parquet(p.folder / HISTORY)["loss"] for p in (project, finished_project))
+    assert mine.to_list() == pytest.approx(alone.to_list(), abs=0.02)

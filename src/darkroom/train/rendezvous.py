@@ -110,7 +110,10 @@ def joined(
     if ranks.world_size == 1:
         yield
         return
-    store = _meet(ranks, find_meeting(), _announcement(device, key))
+    meeting = find_meeting()
+    store = _meet(ranks, meeting, _announcement(device, key))
+    if ranks.is_first:
+        log(f"train: {ranks.world_size} ranks met at {meeting.host}:{meeting.port}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     watch = _Watch(store, ranks, log)
@@ -280,7 +283,7 @@ class _Watch:
         # A connection of its own: the other one may be held by a wait.
         self._store, self._ranks, self._log = store, ranks, log
         self._look_at: dist.Store = store.clone()  # type: ignore[attr-defined]
-        self._closed = threading.Event()
+        self._closed, self._has_heard = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="darkroom-watch", daemon=True)
         self._thread.start()
 
@@ -298,7 +301,8 @@ class _Watch:
         mine = f"{_who(self._ranks)} {what}: {type(error).__name__}: {error}"
         try:
             first = self._store.compare_set("failure", "", mine).decode()
-            self._store.add("heard the failure", 1)
+            if not self._has_heard:
+                self._store.add("heard the failure", 1)
             if self._ranks.is_first or first == mine:
                 _linger(self._store, "heard the failure", self._ranks.world_size)
         except dist.DistError:
@@ -309,6 +313,9 @@ class _Watch:
         while not self._closed.wait(_LOOK_EVERY_S):
             try:
                 failure = self._look_at.get("failure").decode() if self._look_at.check(["failure"]) else None
+                if failure is not None:
+                    self._look_at.add("heard the failure", 1)
+                    self._has_heard = True
             except dist.DistError:
                 failure = "rank 0 is gone, and the training with it"
             if failure is not None:
