@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from doc_pages import DOCS, rows_after
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 sys.path.insert(0, str(WORKFLOW))
@@ -225,9 +227,11 @@ def test_why_a_job_waits_is_said_once(
     make_guard(executor)
     jobs.add("1", "PENDING", "PartitionTimeLimit")
     jobs.add("2", "PENDING", "Priority")
+    jobs.add("3", "PENDING", "JobHeldUser")
     for _ in range(2):
-        assert check(executor, info("1"), info("2")) == ["1", "2"]
-    assert capsys.readouterr().err == "job 1 (train) waits: PartitionTimeLimit\n"
+        assert check(executor, info("1"), info("2"), info("3")) == ["1", "2", "3"]
+    held = "job 3 (train) waits: JobHeldUser; `scontrol release 3` lets it start\n"
+    assert capsys.readouterr().err == "job 1 (train) waits: PartitionTimeLimit\n" + held
 
 
 def test_a_job_that_was_accepted_though_the_submission_failed_is_cancelled(
@@ -345,3 +349,12 @@ def test_a_dead_driver_of_another_machine_is_no_hindrance(elsewhere: Path) -> No
 def test_a_run_name_is_told_from_a_persons_job_name() -> None:
     assert queue._RUN.fullmatch(RUN) and queue._RUN.fullmatch(RUN.removeprefix("darkroom_"))
     assert not queue._RUN.fullmatch("darkroom_train")
+
+
+def test_the_docs_state_the_limits() -> None:
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    told = {
+        name.strip("`"): float(value)
+        for name, value, _ in rows_after(text, "| Variable | Default | What then |")
+    }
+    assert told == {f"DARKROOM_{name.upper()}": value for name, value in asdict(Limits()).items()}
