@@ -8,7 +8,7 @@ rule cache_part:
         captions=f"{DATASET}/recaption/{{part}}.parquet",
         buckets=f"{CACHE}/bucket/{{part}}.parquet",
         vae=component_files(PROJECT.run.cache.vae),
-        text_encoder=component_files(PROJECT.run.cache.text_encoder),
+        text_encoders=text_encoder_files(),
     output:
         tensors=f"{CACHE}/cache/{{part}}.safetensors",
         table=f"{CACHE}/cache/{{part}}.parquet",
@@ -20,21 +20,21 @@ rule cache_part:
     params:
         settings=settings(PROJECT.run.cache),
         vae=component(PROJECT.run.cache.vae),
-        text_encoder=component(PROJECT.run.cache.text_encoder),
+        text_encoders=text_encoders(),
     script:
         "../workflow/scripts/cache_part.py"
 
 
 rule cache_null:
     input:
-        text_encoder=component_files(PROJECT.run.cache.text_encoder),
+        text_encoders=text_encoder_files(),
     output:
         tensors=f"{CACHE}/cache/null.safetensors",
     log:
         f"{CACHE_LOGS}/cache/null.log",
     params:
         settings=settings(PROJECT.run.cache),
-        text_encoder=component(PROJECT.run.cache.text_encoder),
+        text_encoders=text_encoders(),
     script:
         "../workflow/scripts/cache_null.py"
 

@@ -82,6 +82,17 @@ def component_files(name):
     )
 
 
+def text_encoders():
+    """The settings of the run's text encoders, in order."""
+    return [component(encoder.name) for encoder in PROJECT.run.cache.encoders]
+
+
+def text_encoder_files():
+    """Their files on this machine."""
+    names = [encoder.name for encoder in PROJECT.run.cache.encoders]
+    return [path for name in names for path in component_files(name)]
+
+
 def launch(wildcards, resources, threads):
     """The prefix that starts one process a rank: empty on one process, else the geometry of a profile.
 

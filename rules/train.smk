@@ -22,10 +22,9 @@ rule train:
     params:
         launch=launch,
         settings=json.dumps(stage_settings(PROJECT, "train")),
-        names=f"--vae {PROJECT.run.cache.vae} --text-encoder {PROJECT.run.cache.text_encoder}",
         run_dir=f"checkpoints/{PROJECT.name}",
     shell:
-        "{params.launch} python workflow/scripts/train.py --settings {params.settings:q} {params.names}"
+        "{params.launch} python workflow/scripts/train.py --settings {params.settings:q}"
         " --cache {input.cache} --run-dir {params.run_dir} --model {output.model}"
         " --untrained {output.untrained} --samples {output.samples} --history {output.history} --loss {output.loss}"
         " --manifest {output.manifest} --log {log}"

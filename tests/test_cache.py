@@ -14,7 +14,8 @@ from darkroom.cache import cache_null, cache_part, expected_fingerprint
 from darkroom.cache.pictures import decode_picture
 from darkroom.config.components import Component
 from darkroom.config.run import Bucket, Cache
-from darkroom.models.components import encode_latents, load_text_encoder, load_vae
+from darkroom.models.components import encode_latents, load_vae
+from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store import read_table, sample_uid, write_table, write_tar
 from darkroom.store.latents import LatentShard
 
@@ -56,7 +57,7 @@ def write_part(folder):
 def components(tmp_path_factory):
     folder = tmp_path_factory.mktemp("components")
     vae, clip = write_vae(folder / "vae"), write_clip(folder / "clip")
-    return Component(kind="vae", path=str(vae)), Component(kind="text_encoder", path=str(clip))
+    return Component(kind="vae", path=str(vae)), [Component(kind="text_encoder", path=str(clip))]
 
 
 def make(folder, components, settings=SETTINGS, out="cache", **options):
@@ -106,7 +107,7 @@ def test_captions_are_those_of_the_text_encoder(part, components):
     folder, counts = part
     shard = LatentShard(folder / "cache.safetensors", folder / "cache.parquet")
     captions = {row["uid"]: row for row in read_table(folder / "captions.parquet").iter_rows(named=True)}
-    encoder = load_text_encoder(components[1])
+    encoder = load_text_encoder(components[1][0])
     for number, row in enumerate(shard.table.iter_rows(named=True)):
         for kind in ("original", "long", "short"):
             text = captions[row["uid"]][f"caption_{kind}"] or ""
@@ -133,7 +134,7 @@ def test_the_same_part_has_the_same_bytes(part, components, tmp_path):
 def test_the_null_is_the_empty_caption(components, tmp_path):
     cache_null(SETTINGS, components[1], tmp_path / "null.safetensors")
     shard = LatentShard(tmp_path / "null.safetensors", None)
-    expected = load_text_encoder(components[1]).null(CONTEXT)
+    expected = load_text_encoder(components[1][0]).null(CONTEXT)
     torch.testing.assert_close(shard.text("null"), expected.hidden)
     torch.testing.assert_close(shard.pooled("null"), expected.pooled[None])
     everywhere = expected_fingerprint(SETTINGS, *components)
@@ -168,7 +169,7 @@ def test_bfloat16_computes_about_the_same_and_says_so(part, components):
                                    "crops", "captions"])  # fmt: skip
 def test_whatever_shaped_a_shard_makes_it_stale_when_changed(part, components, tmp_path, field):
     folder, _ = part
-    vae, text_encoder = components
+    vae, text_encoders = components
     settings = SETTINGS
     if field == "vae":
         changed = write_vae(tmp_path / "vae")
@@ -181,10 +182,10 @@ def test_whatever_shaped_a_shard_makes_it_stale_when_changed(part, components, t
         (changed / "config.json").write_text(config.replace("1.5305", "0.18215"))
         vae = Component(kind="vae", path=str(changed))
     elif field == "text_encoder":
-        text_encoder = Component(kind="text_encoder", path=str(write_clip(tmp_path / "clip", seed=5)))
+        text_encoders = [Component(kind="text_encoder", path=str(write_clip(tmp_path / "clip", seed=5)))]
     elif field in ("dtype", "max_text_tokens"):
         settings = settings.model_copy(update={field: {"dtype": "float16", "max_text_tokens": 9}[field]})
-    expected = expect(folder, (vae, text_encoder), settings)
+    expected = expect(folder, (vae, text_encoders), settings)
     if field in ("pictures", "crops", "captions"):
         column = {"pictures": "sha256", "crops": "crop_left", "captions": "caption_short"}[field]
         names = {"pictures": "part", "crops": "buckets", "captions": "captions"}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from darkroom.config.components import Component
 from darkroom.config.model import MMDiTModel
-from darkroom.models import components
+from darkroom.models import components, text_encoders
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -78,7 +78,7 @@ def vae_folder(tmp_path_factory) -> Path:
 
 
 def test_text_encoder_from_openai_weights_equals_clips_own_text_tower(clip_folder):
-    encoder = components.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder)))
+    encoder = text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder)))
     scorer = components.load_clip(Component(kind="clip", path=str(clip_folder)))
     captions = ["a red circle", "", "two blue squares!"]
     ours = torch.stack([caption.pooled for caption in encoder.encode(captions, CONTEXT)])
@@ -88,18 +88,18 @@ def test_text_encoder_from_openai_weights_equals_clips_own_text_tower(clip_folde
 
 
 def test_text_encoder_in_transformers_format_equals_the_converted_one(clip_folder, tmp_path):
-    converted = components.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder)))
+    converted = text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder)))
     converted.model.save_pretrained(tmp_path / "repository" / "text_encoder")
     write_tokenizer(tmp_path / "repository" / "tokenizer")
     component = Component(kind="text_encoder", path=str(tmp_path / "repository"), subfolder="text_encoder")
-    loaded = components.load_text_encoder(component)
+    loaded = text_encoders.load_text_encoder(component)
     for a, b in zip(*(e.encode(["a red circle"], CONTEXT) for e in (converted, loaded)), strict=True):
         assert torch.equal(a.hidden, b.hidden) and torch.equal(a.pooled, b.pooled)
 
 
 def test_clip_scores_with_the_weights_as_stored_and_not_rounded_to_float16(clip_folder):
     scorer = components.load_clip(Component(kind="clip", path=str(clip_folder)))
-    state = components._read_weights(clip_folder)
+    state = components.read_weights(clip_folder)
     rounded = build_model(dict(state)).float()
     name = "transformer.resblocks.0.mlp.c_fc.weight"
     assert not torch.equal(rounded.state_dict()[name], state[name])
@@ -169,7 +169,7 @@ def test_fingerprint_follows_the_files(tmp_path, clip_folder):
         components.fingerprint(Component(kind="text_encoder", path=str(f))) for f in (first, other)
     }
     assert len(fingerprints) == 2
-    encoder = components.load_text_encoder(Component(kind="text_encoder", path=str(first)))
+    encoder = text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(first)))
     assert encoder.fingerprint in fingerprints
 
 
@@ -179,7 +179,7 @@ def test_fingerprint_follows_the_files(tmp_path, clip_folder):
         (components.load_vae, "vae", "components/nowhere/vae", "no folder here"),
         (components.load_vae, "clip", "components/clip", "is of kind clip, where a vae is needed"),
         (components.load_clip, "vae", "components/vae", "where a clip is needed"),
-        (components.load_text_encoder, "vae", "components/vae", "where a text_encoder is needed"),
+        (text_encoders.load_text_encoder, "vae", "components/vae", "where a text_encoder is needed"),
     ],
 )
 def test_a_wrong_kind_or_path_is_named(load, kind, path, message):
@@ -191,7 +191,7 @@ def test_missing_files_are_named(tmp_path, vae_folder):
     with pytest.raises(ValueError, match=r"no model\.safetensors"):
         components.load_clip(Component(kind="clip", path=str(tmp_path)))
     with pytest.raises(ValueError, match="no tokenizer"):
-        components.load_text_encoder(Component(kind="text_encoder", path=str(vae_folder)))
+        text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(vae_folder)))
     with pytest.raises(ValueError, match=r"no config\.json"):
         components.load_vae(Component(kind="vae", path=str(tmp_path)))
 

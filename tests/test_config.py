@@ -183,11 +183,46 @@ def test_a_mistake_in_the_model_section_is_named(project_folder: Path, model: st
     assert said in str(error.value)
 
 
-def test_a_model_of_another_family_replaces_the_extended_one_whole(project_folder: Path) -> None:
-    write_run(
-        project_folder, "other", extends="demo", model={"family": "unet-sd", "params": {"sample_size": 8}}
-    )
-    assert load_project("other", project_folder).run.model.family == "unet-sd"
+def test_a_model_of_another_family_replaces_the_extended_one_whole() -> None:
+    base = {"model": {"num_blocks": 1, "num_heads": 1}, "seed": 1}
+    assert merge(base, {"model": {"family": "sd3"}}) == {"model": {"family": "sd3"}, "seed": 1}
+    assert merge(base, {"model": {"family": "mmdit"}})["model"]["num_blocks"] == 1
+
+
+PARAMS = {"model": {"family": "unet-sd", "params": {"sample_size": 8}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cache": {"text_encoders": [{"name": "demo-text"}]}}, "give either text_encoder (one) or text_encoders"),
+        ({"cache": {"text_encoder": None}}, "give either text_encoder (one) or text_encoders"),
+        (
+            {"cache": {"text_encoder": None, "text_encoders": [{"name": "demo-txt"}]}},
+            "no text_encoder 'demo-txt' in config/components.yaml; did you mean 'demo-text'?",
+        ),
+        ({"train": {"encoder_dropout": [0.1, 0.1]}}, "train.encoder_dropout: has 2 numbers for 1 text encoders"),
+        ({"train": {"encoder_dropout": [1.1]}}, "train.encoder_dropout.0: input should be less"),
+        (PARAMS, "cache.text_encoders: unet-sd reads 1 (CLIP), and 0 are listed"),
+        (
+            {**PARAMS, "cache": {"text_encoder": None, "text_encoders": [{"name": "demo-text"}]}},
+            "cache.text_encoders.0.padded: unet-sd reads its CLIP with padded: true",
+        ),
+        (
+            {**PARAMS, "cache": {"text_encoder": None, "text_encoders": [{"name": "demo-text", "padded": True}]}},
+            "train.objective: diffusers' pipeline of a unet-sd draws diffusion models; write prediction: epsilon",
+        ),
+        ({"model": {"attention": "flash"}, "train": {"dtype": "float32"}}, "flash computes in bfloat16"),
+        ({"model": {"pretrained": "demo-vae"}}, "model.pretrained: 'demo-vae' is a vae, not a model"),
+    ],
+)  # fmt: skip
+def test_a_run_whose_sections_do_not_fit_together_is_refused_by_key(
+    project_folder: Path, changes: dict[str, object], said: str
+) -> None:
+    write_run(project_folder, "other", extends="demo", **changes)
+    with pytest.raises(ConfigError) as error:
+        load_project("other", project_folder)
+    assert said in str(error.value)
 
 
 def test_options_added_later_leave_the_dumped_settings_as_they_were() -> None:

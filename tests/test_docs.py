@@ -226,11 +226,12 @@ def test_components_are_trained_into_the_folder_that_is_named(
 
 @pytest.fixture
 def example_files() -> dict[str, str]:
-    """Path -> text of every YAML block that begins with a path."""
-    found = {}
+    """Path -> text of the YAML blocks that begin with a path; blocks of one file add up."""
+    found: dict[str, str] = {}
     for block in blocks("yaml"):
         assert re.fullmatch(r"# config/\S+\.yaml", block[0]), block[0]
-        found[block[0].removeprefix("# ")] = "\n".join(block) + "\n"
+        name, text = block[0].removeprefix("# "), "\n".join(block) + "\n"
+        found[name] = found.get(name, "") + text
     return found
 
 
@@ -246,7 +247,9 @@ def write_examples(folder: Path, files: dict[str, str]) -> list[str]:
 def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dict[str, str]) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     runs = write_examples(tmp_path, example_files)
-    assert {name for name in runs if load_project(name, tmp_path)} == {"longer", "cats", "terminal"}
+    assert {name for name in runs if load_project(name, tmp_path)} == {
+        *("longer", "cats", "terminal", "full-size", "sd3-longer", "sd14-lora"),
+    }
     assert load_project("longer", tmp_path).cache_owner == "demo"
 
 

@@ -14,7 +14,7 @@ from darkroom.config.run import Evaluate, Sampling
 from darkroom.evaluate.stage import clip_identity, evaluate, load_drawer
 from darkroom.models.components import load_clip
 from darkroom.sample.draw import draw, picture_seed
-from darkroom.sample.export import export_pipeline, load_pipeline, save_transformer
+from darkroom.sample.export import export_pipeline, load_pipeline, save_part
 
 SETTINGS = Evaluate(
     prompts="demo",
@@ -35,7 +35,7 @@ def models(tmp_path_factory):
     trained = build(folder / "components", seed=0)
     export_pipeline(trained, folder / "model")
     other = build(folder / "components", seed=5)
-    save_transformer(other.transformer, folder / "untrained" / "transformer")
+    save_part(other.transformer, folder / "untrained" / "transformer")
     return {"trained": folder / "model", "untrained": folder / "untrained"}
 
 

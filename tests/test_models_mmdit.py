@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from darkroom.models.mmdit import MMDiT, axial_rope, rotate, timestep_sinusoid
+from darkroom.models.mmdit import MMDiT, axial_angles, axial_rope, rotate, timestep_sinusoid
 
 
 def small(**changes) -> MMDiT:
@@ -110,7 +110,7 @@ def test_the_last_block_has_no_text_output_path():
 
 
 def test_attention_between_positions_depends_on_their_offset_alone():
-    cos, sin = axial_rope(6, 7, 16, 100.0, torch.device("cpu"))
+    cos, sin = axial_rope(axial_angles(6, 7, 16, 100.0, 1.0, torch.device("cpu")))
     torch.manual_seed(0)
     query, key = torch.randn(16), torch.randn(16)
     queries, keys = (rotate(x.expand(42, 16), cos, sin) for x in (query, key))
@@ -189,3 +189,105 @@ def test_saved_weights_load_again(tmp_path):
 def test_head_dim_must_suit_two_axes():
     with pytest.raises(ValueError, match="head_dim 18"):
         small(head_dim=18)
+
+
+def test_seed_001_at_full_size_has_1_2_billion_parameters():
+    with torch.device("meta"):
+        model = MMDiT(
+            in_channels=16, num_blocks=19, num_heads=19, head_dim=64, patch_size=2, mlp_ratio=4.0,
+            text_dim=(2304, 1024), pooled_dim=768, mlp="swiglu", text_scale=0.01, learned_time_scale=True,
+        )  # fmt: skip
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.2e9, rel=0.03)
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+def test_swiglu_gates_a_third_matrix(mlp):
+    model = awake(mlp=mlp)
+    x = torch.randn(2, 3, 32)
+    stream, zero = model.blocks[0].image, torch.zeros(1, 1, 32)
+    normed = torch.nn.functional.layer_norm(x, (32,), eps=1e-6)
+    hidden = stream.mlp_in(normed)
+    if mlp == "swiglu":
+        hidden = torch.nn.functional.silu(stream.mlp_gate(normed)) * hidden
+    else:
+        assert stream.mlp_gate is None
+        hidden = torch.nn.functional.gelu(hidden)
+    torch.testing.assert_close(stream.mlp(x, zero, zero), stream.mlp_out(hidden))
+
+
+@pytest.mark.parametrize("positions", ["rope", "absolute", "none"])
+def test_positions_tell_places_apart_unless_there_are_none(positions):
+    """Without positions a model cannot tell an upside-down picture from an upright one."""
+    model = awake(positions=positions)
+    latents, timestep, text, mask, pooled = inputs()
+    flipped = model.unpatchify(model.patchify(latents).flip(1), 4, 3)
+    out = model.patchify(model(latents, timestep, text, mask, pooled)).flip(1)
+    same = torch.allclose(model.patchify(model(flipped, timestep, text, mask, pooled)), out, atol=1e-4)
+    assert same == (positions == "none")
+
+
+def test_interpolated_positions_at_twice_the_side_are_the_old_ones_and_those_between():
+    device = torch.device("cpu")
+    old = axial_angles(4, 3, 16, 100.0, 1.0, device).unflatten(0, (4, 3))
+    new = axial_angles(8, 6, 16, 100.0, 2.0, device).unflatten(0, (8, 6))
+    torch.testing.assert_close(new[::2, ::2], old)
+    assert new.max() <= old.max() + 0.5
+
+
+def test_attention_and_mlp_are_computed_again_each_by_its_own_switch():
+    latents, timestep, text, mask, pooled = inputs()
+    kept, gradients = {}, {}
+    for name in ("none", "checkpoint_attention", "checkpoint_mlp"):
+        model = awake(mlp="swiglu")
+        for block in model.blocks:
+            setattr(block, name, True)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t
+        ):
+            out = model(latents, timestep, text, mask, pooled)
+        out.square().mean().backward()
+        kept[name] = sum(sizes)
+        gradients[name] = [p.grad for p in model.parameters()]
+    assert kept["checkpoint_attention"] < kept["none"] and kept["checkpoint_mlp"] < kept["none"]
+    for name in ("checkpoint_attention", "checkpoint_mlp"):
+        for a, b in zip(gradients["none"], gradients[name], strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_every_encoder_has_its_own_norm_and_scale_and_its_padding_is_not_seen():
+    model = awake(text_dim=(12, 7), text_scale=0.01)
+    assert model.text_scales.tolist() == pytest.approx([0.01, 0.01])
+    latents, timestep, text, mask, pooled = inputs()
+    other = torch.randn(3, 4, 7)
+    out = model(latents, timestep, [text, other], [mask, None], pooled)
+    # A norm of its own: the magnitude of an encoder's states does not matter.
+    torch.testing.assert_close(
+        model(latents, timestep, [text, 1e3 * other], [None, None], pooled), out, atol=1e-4, rtol=1e-3
+    )
+    mask = mask.clone()
+    mask[:, 3:] = False
+    short = model(latents, timestep, [text[:, :3], other], None, pooled)
+    torch.testing.assert_close(
+        model(latents, timestep, [text, other], [mask, None], pooled), short, atol=1e-5, rtol=1e-4
+    )
+    with torch.no_grad():
+        model.text_scales[1] = 1.0
+    assert not torch.allclose(model(latents, timestep, [text, other], None, pooled), out, atol=1e-3)
+
+
+def test_the_learned_time_scale_starts_at_1000_and_learns():
+    model, plain = awake(learned_time_scale=True), awake()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "time_scale"})
+    assert model.time_scale.tolist() == [1000.0]
+    out = model(*inputs())
+    torch.testing.assert_close(out, plain(*inputs()))
+    out.square().mean().backward()
+    assert model.time_scale.grad.abs() > 0
+
+
+def test_a_model_without_pooled_text_has_no_weights_for_it():
+    model = awake(pooled_dim=0)
+    latents, timestep, text, mask, _ = inputs()
+    assert model.pooled_in is None
+    assert model(latents, timestep, text, mask, torch.zeros(3, 0)).isfinite().all()

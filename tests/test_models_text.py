@@ -5,8 +5,8 @@ import torch
 from test_components import CONTEXT, write_clip
 
 from darkroom.config.components import Component
-from darkroom.models.components import load_text_encoder
 from darkroom.models.text import TextEncoder, pad_text
+from darkroom.models.text_encoders import load_text_encoder
 
 
 @pytest.fixture(scope="module")

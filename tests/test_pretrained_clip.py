@@ -26,7 +26,8 @@ from darkroom.demo.pretrain.data import (
 )
 from darkroom.demo.prompts import prompt_records
 from darkroom.demo.scenes import TASKS, sample_scene
-from darkroom.models.components import load_clip, load_text_encoder
+from darkroom.models.components import load_clip
+from darkroom.models.text_encoders import load_text_encoder
 
 FOLDER = Path(__file__).parents[1] / "src/darkroom/demo/components/clip"
 MIN_ACCURACY = {

@@ -29,7 +29,7 @@ from darkroom.config.run import Sampling
 from darkroom.models.components import load_clip
 from darkroom.sample.command import find_clip, find_model, read_prompts
 from darkroom.sample.compare import paired, summary
-from darkroom.sample.export import export_pipeline, save_transformer
+from darkroom.sample.export import export_pipeline, save_part
 from darkroom.sample.model import Drawing, drawn_seeds, guidance_scale, load_model
 
 FEW = Sampling(num_inference_steps=3, guidance_scale=3.0, width_px=32, height_px=16)
@@ -235,7 +235,7 @@ def test_a_stored_random_seed_draws_the_same_picture_again(ours, tmp_path):
 
 def test_two_models_are_paired_on_the_same_prompts_and_seeds(ours, tmp_path):
     clip = write_clip(tmp_path / "clip")
-    save_transformer(build(tmp_path / "other", seed=1).transformer, tmp_path / "untrained/transformer")
+    save_part(build(tmp_path / "other", seed=1).transformer, tmp_path / "untrained/transformer")
     output = run(ours, "red", "a circle", "--baseline", tmp_path / "untrained", "--clip", clip, "--seed", 1,
                  "--seed", 2, "--out", tmp_path / "out", *SMALL)  # fmt: skip
     pairs = pl.read_csv(tmp_path / "out/pairs.csv")

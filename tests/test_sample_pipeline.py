@@ -17,9 +17,10 @@ from test_components import CONTEXT, write_clip, write_vae
 from darkroom.config.components import Component
 from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Sampling
-from darkroom.models.components import build_mmdit, encode_latents, load_text_encoder, load_vae
+from darkroom.models.components import build_mmdit, encode_latents, load_vae
+from darkroom.models.text_encoders import load_text_encoder
 from darkroom.sample.draw import draw, picture_seed
-from darkroom.sample.export import export_pipeline, load_pipeline, make_pipeline, save_transformer
+from darkroom.sample.export import export_pipeline, load_pipeline, make_pipeline, save_part
 from darkroom.sample.pipeline import DarkroomPipeline
 from darkroom.store import sha256_folder
 
@@ -39,7 +40,7 @@ def build(folder: Path, scheduler: Any = None, seed: int = 0) -> DarkroomPipelin
     for name, parameter in transformer.named_parameters():
         if "modulation" in name or name.startswith("image_out"):
             torch.nn.init.normal_(parameter, std=0.3)
-    return make_pipeline(transformer, vae, text.model, text.tokenizer, CONTEXT, scheduler)
+    return make_pipeline(transformer, vae, [text], None, CONTEXT, scheduler)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_loaded_pipeline_draws_the_same_picture(pipeline, tmp_path):
     pictures = [draw(p, ["red"], [1], SETTINGS) for p in (pipeline, loaded)]
     assert np.array_equal(*pictures)
     other = build(tmp_path / "other", seed=1)
-    save_transformer(other.transformer, tmp_path / "untrained")
+    save_part(other.transformer, tmp_path / "untrained")
     swapped = load_pipeline(tmp_path / "model", transformer=tmp_path / "untrained")
     assert np.array_equal(draw(swapped, ["red"], [1], SETTINGS), draw(other, ["red"], [1], SETTINGS))
     with pytest.raises(ValueError, match=r"no model_index\.json"):

@@ -75,7 +75,9 @@ def test_gathered_batches_hold_what_the_shards_hold(tmp_path, dtype):
     places = np.array([10, 0, 3, 3, 7])
     captions = np.array([0, 1, 2, NULL_CAPTION, 0])
     batch = cache.gather((64, 64), places, captions)
-    assert batch.latents.dtype == batch.text.dtype == batch.pooled.dtype == dtype
+    given = batch.conditioning
+    (batch_text,), (batch_mask,) = given.text, given.text_mask
+    assert batch.latents.dtype == batch_text.dtype == given.pooled.dtype == dtype
     for at, (place, caption) in enumerate(zip(places, captions, strict=True)):
         row, shard = rows[place], opened[rows[place]["shard"]]
         assert torch.equal(batch.latents[at], shard.latents(64, 64)[row["index"]])
@@ -86,11 +88,11 @@ def test_gathered_batches_hold_what_the_shards_hold(tmp_path, dtype):
             first = row[f"{kind}_offset"]
             text = shard.text(kind)[first : first + row[f"{kind}_length"]]
             pooled = shard.pooled(kind)[row["i"]]
-        assert int(batch.text_mask[at].sum()) == len(text)
-        assert torch.equal(batch.text[at][batch.text_mask[at]], text)
-        assert (batch.text[at][~batch.text_mask[at]] == 0).all()
-        assert torch.equal(batch.pooled[at], pooled)
-    assert batch.text_mask[:, -1].any()  # padded to the longest, no further
+        assert int(batch_mask[at].sum()) == len(text)
+        assert torch.equal(batch_text[at][batch_mask[at]], text)
+        assert (batch_text[at][~batch_mask[at]] == 0).all()
+        assert torch.equal(given.pooled[at], pooled)
+    assert batch_mask[:, -1].any()  # padded to the longest, no further
 
 
 def test_a_stale_shard_is_refused_by_file_and_field(tmp_path):
@@ -155,16 +157,18 @@ def test_ranks_together_hold_the_global_batch_with_the_same_noise(tmp_path):
     for step in range(6):
         one, parts = whole.make(step), [loader.make(step) for loader in ranks]
         assert sorted(len(p.latents) for p in parts) == [2, 2, 3]
-        for field in ("latents", "noise", "timestep_normal", "pooled"):
+        for field in ("latents", "noise", "timestep_normal"):
             assert torch.equal(getattr(one, field), torch.cat([getattr(p, field) for p in parts])), field
-        lengths = [p.text.shape[1] for p in parts]
+        assert torch.equal(one.conditioning.pooled, torch.cat([p.conditioning.pooled for p in parts]))
+        texts = [p.conditioning.text[0] for p in parts]
+        lengths = [text.shape[1] for text in texts]
         text = torch.cat(
             [
-                torch.nn.functional.pad(p.text, (0, 0, 0, max(lengths) - n))
-                for p, n in zip(parts, lengths, strict=True)
+                torch.nn.functional.pad(t, (0, 0, 0, max(lengths) - n))
+                for t, n in zip(texts, lengths, strict=True)
             ]
         )
-        assert torch.equal(one.text, text)
+        assert torch.equal(one.conditioning.text[0], text)
 
 
 def test_the_thread_makes_the_same_batches_and_ends_with_the_block(tmp_path):
@@ -176,7 +180,7 @@ def test_the_thread_makes_the_same_batches_and_ends_with_the_block(tmp_path):
     again = make_loader(cache, settings)
     for batch in batches:
         assert torch.equal(batch.noise, again.make(batch.step).noise)
-        assert torch.equal(batch.text, again.make(batch.step).text)
+        assert torch.equal(batch.conditioning.text[0], again.make(batch.step).conditioning.text[0])
     with make_loader(cache, settings) as loader:
         next(iter(loader))  # leave with the queue full
     assert not [t for t in threading.enumerate() if t.name == "darkroom-loader"]

@@ -60,7 +60,8 @@ class Plain(torch.nn.Module):
         self.image_in = torch.nn.Conv2d(latent_channels, 16, 3, padding=1)
         self.image_out = torch.nn.Conv2d(16, latent_channels, 3, padding=1)
 
-    def forward(self, latents, timestep, text, text_mask, pooled):
+    def forward(self, latents, timestep, conditioning):
+        (text,), (text_mask,), pooled = conditioning.text, conditioning.text_mask, conditioning.pooled
         if text_mask is not None:
             text = text * text_mask[..., None]
         condition = self.text_in(torch.cat([text.sum(1), pooled, timestep[:, None]], dim=1))
@@ -73,9 +74,9 @@ def make_models(cache, plain=False):
             torch.manual_seed(0)
             model = Plain(**cache.sizes)
     else:
-        from darkroom.models.components import build_mmdit
+        from darkroom.models.families import build_denoiser
 
-        model = build_mmdit(MODEL, **cache.sizes, seed=0)
+        model = build_denoiser(MODEL, cache.sizes, seed=0)
     return model, copy.deepcopy(model).requires_grad_(False)
 
 
@@ -110,8 +111,8 @@ def test_training_learns_and_its_history_is_whole(uninterrupted):
     # At first the velocity is 0, so the loss is about E|e - x0|^2 = 2; random latents are not learnt, but
     # the weights move.
     assert rows[0, 0] == pytest.approx(2, abs=0.4)
-    assert (weights["image_out.weight"] != 0).any()
-    assert (weights["image_out.weight"] != weights["ema/image_out.weight"]).any()
+    assert (weights["network.image_out.weight"] != 0).any()
+    assert (weights["network.image_out.weight"] != weights["ema/network.image_out.weight"]).any()
 
 
 class Killed(Exception):
@@ -252,11 +253,11 @@ def test_the_average_is_that_of_the_weights_and_keeps_no_graph(cache):
     model, ema = make_models(cache)
     stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, SETTINGS)
     loader = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0)
-    expected = model.image_out.weight.detach().clone()
+    expected = model.network.image_out.weight.detach().clone()
     for step in range(3):
         stepper.step(loader.make(step))
-        expected.lerp_(model.image_out.weight.detach(), ema_weight(step, SETTINGS.ema_decay))
-    torch.testing.assert_close(ema.image_out.weight, expected, rtol=0, atol=0)
+        expected.lerp_(model.network.image_out.weight.detach(), ema_weight(step, SETTINGS.ema_decay))
+    torch.testing.assert_close(ema.network.image_out.weight, expected, rtol=0, atol=0)
     assert not any(w.requires_grad or w.grad_fn for w in ema.parameters())
 
 

@@ -13,6 +13,7 @@ from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
 from darkroom.models.components import build_mmdit
 from darkroom.models.mmdit import MMDiT
+from darkroom.models.parts import Parts
 from darkroom.sample.export import load_pipeline
 from darkroom.store import read_table, sha256_path
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint
@@ -40,10 +41,10 @@ def cached(tmp_path_factory):
     vae = Component(kind="vae", path=str(write_vae(folder / "vae")))
     clip = Component(kind="text_encoder", path=str(write_clip(folder / "clip")))
     write_part(folder)
-    make(folder, (vae, clip))
-    cache_null(CACHE, clip, folder / "null.safetensors")
+    make(folder, (vae, [clip]))
+    cache_null(CACHE, [clip], folder / "null.safetensors")
     shards = [(folder / "cache.safetensors", folder / "cache.parquet")]
-    return shards, folder / "null.safetensors", expected_fingerprint(CACHE, vae, clip), vae, clip
+    return shards, folder / "null.safetensors", expected_fingerprint(CACHE, vae, [clip]), vae, clip
 
 
 def run(cached, folder, settings=SETTINGS, model=MODEL, **options):
@@ -51,7 +52,9 @@ def run(cached, folder, settings=SETTINGS, model=MODEL, **options):
     outputs = [folder / name for name in ("model", "untrained", "history.parquet")]
     options = {"log": lambda _: None, **options}
     run_dir = options.pop("run_dir", folder / "run")
-    return train(shards, null, expected, model, settings, 3, run_dir, vae, clip, *outputs, **options)
+    return train(
+        shards, null, expected, model, settings, 3, run_dir, Parts(CACHE, vae, [clip]), *outputs, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +73,9 @@ def test_the_model_folder_holds_the_averaged_weights(trained):
     saved = read_checkpoint(checkpoint_folder(folder / "run", 6)).tensors
     pipeline = load_pipeline(folder / "model")
     for name, tensor in pipeline.transformer.state_dict().items():
-        assert torch.equal(tensor, saved[f"ema/{name}"])
+        assert torch.equal(tensor, saved[f"ema/network.{name}"])
         assert tensor.dtype == torch.float32
-    assert not torch.equal(saved["ema/image_out.weight"], saved["weights/image_out.weight"])
+    assert not torch.equal(saved["ema/network.image_out.weight"], saved["weights/network.image_out.weight"])
     assert pipeline.scheduler.config.shift == SETTINGS.timestep_shift
 
 

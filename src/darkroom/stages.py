@@ -51,11 +51,13 @@ def manifest_path(project: Project, stage: str) -> Path:
 
 def component_names(project: Project, stage: str) -> list[str]:
     """The pretrained components that a stage uses, sorted."""
+    run = project.run
+    encoding = [run.cache.vae, *(encoder.name for encoder in run.cache.encoders)]
     names = {
         "recaption": [project.dataset.recaption.captioner] if project.dataset.recaption else [],
-        "cache": [project.run.cache.vae, project.run.cache.text_encoder],
-        "train": [project.run.cache.vae, project.run.cache.text_encoder],
-        "evaluate": [project.run.evaluate.clip],
+        "cache": encoding,
+        "train": [*encoding, *([run.model.pretrained] if run.model.pretrained else [])],
+        "evaluate": [run.evaluate.clip],
     }
     return sorted(set(names.get(stage, [])))
 

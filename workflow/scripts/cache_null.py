@@ -9,6 +9,6 @@ with job(snakemake.log[0], snakemake.threads):
 
     cache_null(
         Cache(**snakemake.params.settings),
-        Component(**snakemake.params.text_encoder),
+        [Component(**values) for values in snakemake.params.text_encoders],
         snakemake.output.tensors,
     )

@@ -15,7 +15,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.buckets,
         Cache(**snakemake.params.settings),
         Component(**snakemake.params.vae),
-        Component(**snakemake.params.text_encoder),
+        [Component(**values) for values in snakemake.params.text_encoders],
         snakemake.output.tensors,
         snakemake.output.table,
     )

@@ -20,19 +20,18 @@ from darkroom.store import (
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
-parser.add_argument("--vae", required=True, help="name of a component in the settings")
-parser.add_argument("--text-encoder", required=True, help="name of a component in the settings")
 for name in ("cache", "run-dir", "model", "untrained", "samples", "history", "loss", "manifest", "log"):
     parser.add_argument(f"--{name}", type=Path, required=True)
 args = parser.parse_args()
 
 settings = Train(**args.settings["train"])
 model, seed = read_model(args.settings["model"]), args.settings["seed"]
-vae, text_encoder = (Component(**args.settings["components"][name]) for name in (args.vae, args.text_encoder))
 cache = read_manifest(args.cache)
+components = {name: Component(**values) for name, values in args.settings["components"].items()}
 
 with job(args.log, settings.num_threads):
     from darkroom.cache import expected_fingerprint
+    from darkroom.models.parts import Parts
     from darkroom.train.checkpoint import run_key
     from darkroom.train.distributed import find_ranks
     from darkroom.train.samples import sample_writer
@@ -41,19 +40,19 @@ with job(args.log, settings.num_threads):
     if find_ranks().is_first:
         num_checked = check_newest_files(args.cache)
         print(f"train: {num_checked} of {len(cache['files'])} files of the cache are as they were written")
+    parts = Parts.named(Cache(**cache["params"]["cache"]), model, components)
     run_dir = args.run_dir / run_key(model, settings, seed, sha256_file(args.cache))
     shards = [args.cache.parent / name for name in sorted(cache["files"]) if name.startswith("part-")]
     tensors = [path for path in shards if path.suffix == ".safetensors"]
     counts = train(
         [(path, path.with_suffix(".parquet")) for path in tensors],
         args.cache.parent / "null.safetensors",
-        expected_fingerprint(Cache(**cache["params"]["cache"]), vae, text_encoder),
+        expected_fingerprint(parts.cache, parts.vae, parts.text_encoders),
         model,
         settings,
         seed,
         run_dir,
-        vae,
-        text_encoder,
+        parts,
         args.model,
         args.untrained,
         args.history,

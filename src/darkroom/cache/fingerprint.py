@@ -1,12 +1,13 @@
 """The fingerprint of a cache shard: everything that shaped its numbers, by name.
 
-Fields of every shard of a cache: format, vae, scale, shift, text_encoder, hidden_layer, max_text_tokens,
-dtype, compute_dtype. Fields of one part's shard: pictures, crops, captions (digests of the rows used),
-and table (digest of the shard's own table).
+Fields of every shard of a cache: format, vae, scale, shift, text_encoder, hidden_layer, max_text_tokens
+(for a list, instead of these three: text_encoders), sizes where they are kept, dtype, compute_dtype. Fields of
+one part's shard: pictures, crops, captions (digests of the rows used), and table (digest of the shard's own
+table).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from darkroom.store import read_table, sha256_json
 from darkroom.store.latents import CAPTION_KINDS
 
 FORMAT = 1
-HIDDEN_LAYER = -2  # the states before the last layer, see darkroom.sample.pipeline.encode_captions
 PICTURE_COLUMNS = ["uid", "sha256", "size", "width", "height"]
 CROP_COLUMNS = [
     "uid",
@@ -64,7 +64,7 @@ def part_fields(pictures: pl.DataFrame) -> dict[str, str]:
 def expected_fingerprint(
     settings: Cache,
     vae: Component,
-    text_encoder: Component,
+    text_encoders: Sequence[Component],
     *,
     table: str | Path | None = None,
     captions: str | Path | None = None,
@@ -80,7 +80,8 @@ def expected_fingerprint(
         fields = part_fields(read_part(table, captions, buckets))
     return {
         **picture_fields(vae),
-        **text_fields(settings, text_encoder),
+        **text_fields(settings, text_encoders),
+        **size_fields(settings),
         **common_fields(settings, compute_dtype),
         **fields,
     }
@@ -96,13 +97,25 @@ def picture_fields(vae: Component) -> dict[str, Any]:
     }
 
 
-def text_fields(settings: Cache, text_encoder: Component) -> dict[str, Any]:
-    """What turns a caption into its embeddings: the encoder's and tokenizer's files, and how it is read."""
-    return {
-        "text_encoder": component_digest(text_encoder),
-        "hidden_layer": HIDDEN_LAYER,
-        "max_text_tokens": settings.max_text_tokens,
-    }
+def text_fields(settings: Cache, text_encoders: Sequence[Component]) -> dict[str, Any]:
+    """What turns a caption into its embeddings: the encoders' and tokenizers' files, and how they are read."""
+    uses = settings.encoders
+    if settings.text_encoder is not None:
+        return {
+            "text_encoder": component_digest(text_encoders[0]),
+            "hidden_layer": uses[0].hidden_layer,
+            "max_text_tokens": uses[0].max_tokens,
+        }
+    found = [
+        {"files": component_digest(component), **use.model_dump(mode="json", exclude={"name"})}
+        for use, component in zip(uses, text_encoders, strict=True)
+    ]
+    return {"text_encoders": found}
+
+
+def size_fields(settings: Cache) -> dict[str, Any]:
+    """Whether the tables hold original sizes and crops."""
+    return {"sizes": True} if settings.size_conditioning else {}
 
 
 def common_fields(settings: Cache, compute_dtype: str) -> dict[str, Any]:

@@ -15,17 +15,20 @@ from darkroom.cache.fingerprint import (
     part_fields,
     picture_fields,
     read_part,
+    size_fields,
     text_fields,
 )
 from darkroom.cache.pictures import picture_batches
 from darkroom.config.components import Component
-from darkroom.config.run import Cache
-from darkroom.models.components import encode_latents, load_text_encoder, load_vae, moved
+from darkroom.config.run import Cache, TextEncoderUse
+from darkroom.models.components import encode_latents, load_vae, moved
 from darkroom.models.text import EncodedCaption, TextEncoder
+from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store import write_table
 from darkroom.store.latents import (
     CAPTION_KINDS,
     latents_name,
+    of_encoder,
     table_columns,
     table_digest,
     write_shard,
@@ -41,7 +44,7 @@ def cache_part(
     buckets: str | Path,
     settings: Cache,
     vae: Component,
-    text_encoder: Component,
+    text_encoders: Sequence[Component],
     out_tensors: str | Path,
     out_table: str | Path,
     *,
@@ -52,54 +55,80 @@ def cache_part(
 
     `table` and `tar` are the download part, `captions` the recaption part, `buckets` the bucket part;
     `store.latents` describes what is written. Weights are float32; `compute_dtype` bfloat16 runs the
-    encoders under autocast. Equal captions are encoded and stored once.
+    encoders under autocast. Equal captions are encoded and stored once. `text_encoders` are the components
+    of `settings.encoders`; one is in memory at a time.
 
     Returns counts: pictures, pictures by bucket, captions (three a picture), captions_unique,
-    captions_cut and captions_empty.
+    captions_cut (by any encoder) and captions_empty.
 
     Raises:
         ValueError: a picture is missing, damaged or encodes to something not finite; names the uid.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_part(table, captions, buckets)
-    encoder = load_text_encoder(text_encoder)
-    moved(encoder.model, chosen)
     precision = _autocast(chosen, compute_dtype)
     tensors, index = _latents(pictures, tar, settings, moved(load_vae(vae), chosen), precision)
-    texts, spans, counts = _captions(pictures, settings, encoder, precision)
-    index_table = pictures.select("uid", "row", "bucket_width", "bucket_height").with_columns(
-        pl.Series("index", index), *spans
-    )
-    index_table = index_table.select(table_columns())
+    texts: dict[str, torch.Tensor] = {}
+    spans: list[pl.Series] = []
+    cut: set[str] = set()
+    for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True)):
+        encoder = load_text_encoder(component)
+        moved(encoder.model, chosen)
+        of_this, its_spans, its_cut = _captions(pictures, settings, use, encoder, precision)
+        texts |= {of_encoder(name, place): tensor for name, tensor in of_this.items()}
+        spans += [column.alias(of_encoder(column.name, place)) for column in its_spans]
+        cut |= its_cut
+    sizes = {"original_width": "width", "original_height": "height"}
+    index_table = pictures.select(
+        *("uid", "row", "bucket_width", "bucket_height", "crop_top", "crop_left"),
+        *(pl.col(old).alias(new) for new, old in sizes.items()),
+    ).with_columns(pl.Series("index", index), *spans)
+    index_table = index_table.select(table_columns(len(text_encoders), settings.size_conditioning))
     found = {
         **picture_fields(vae),
-        **text_fields(settings, text_encoder),
+        **text_fields(settings, text_encoders),
+        **size_fields(settings),
         **common_fields(settings, compute_dtype),
         **part_fields(pictures),
         "table": table_digest(index_table),
     }
     write_shard(out_tensors, {**tensors, **texts}, found)
     write_table(out_table, index_table)
-    sizes = {name.removeprefix("latents/"): len(t) for name, t in sorted(tensors.items())}
-    return {"pictures": pictures.height, "buckets": sizes, **counts}
+    by_bucket = {name.removeprefix("latents/"): len(t) for name, t in sorted(tensors.items())}
+    uses = [text for name in CAPTION_COLUMNS for text in pictures[name].to_list()]
+    return {
+        "pictures": pictures.height,
+        "buckets": by_bucket,
+        "captions": len(uses),
+        "captions_unique": len(set(uses)),
+        "captions_cut": sum(text in cut for text in uses),
+        "captions_empty": sum(not text.strip() for text in uses),
+    }
 
 
 def cache_null(
     settings: Cache,
-    text_encoder: Component,
+    text_encoders: Sequence[Component],
     out_tensors: str | Path,
     *,
     compute_dtype: ComputeDtype = "float32",
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Encode the empty caption: `text/null` (T, D) and `pooled/null` (1, P). Returns {"captions": 1}."""
+    """Encode the empty caption: `text/null` (T, D) and `pooled/null` (1, P). Returns {"captions": 1}.
+
+    So for every encoder; where its null is `zeros`, both are zero.
+    """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    encoder = load_text_encoder(text_encoder)
-    moved(encoder.model, chosen)
-    with _autocast(chosen, compute_dtype):
-        empty = encoder.encode([""], settings.max_text_tokens, settings.batch_size)[0]
-    tensors = {"text/null": empty.hidden, "pooled/null": empty.pooled[None]}
-    found = {**text_fields(settings, text_encoder), **common_fields(settings, compute_dtype)}
+    tensors: dict[str, torch.Tensor] = {}
+    for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True)):
+        encoder = load_text_encoder(component)
+        moved(encoder.model, chosen)
+        with _autocast(chosen, compute_dtype):
+            empty = encoder.read([""], use, settings.batch_size)[0]
+        tensors[of_encoder("text/null", place)] = empty.hidden
+        if use.pooled:
+            tensors[of_encoder("pooled/null", place)] = empty.pooled[None]
+    found = {**text_fields(settings, text_encoders), **common_fields(settings, compute_dtype)}
     stored = {name: _stored(t, settings) for name, t in tensors.items()}
     write_shard(out_tensors, stored, found)
     return {"captions": 1}
@@ -141,14 +170,15 @@ def _latents(
 def _captions(
     pictures: pl.DataFrame,
     settings: Cache,
+    use: TextEncoderUse,
     encoder: TextEncoder,
     precision: AbstractContextManager[Any],
-) -> tuple[dict[str, torch.Tensor], list[pl.Series], dict[str, int]]:
-    """Text and pooled embeddings of every kind, each picture's spans in them, and counts."""
+) -> tuple[dict[str, torch.Tensor], list[pl.Series], set[str]]:
+    """Text and pooled embeddings of every kind, each picture's spans in them, and captions that were cut."""
     columns = {name: pictures[name].to_list() for name in CAPTION_COLUMNS}
     unique = sorted({text for column in columns.values() for text in column})
     with precision:
-        encoded = encoder.encode(unique, settings.max_text_tokens, settings.batch_size)
+        encoded = encoder.read(unique, use, settings.batch_size)
     known = dict(zip(unique, encoded, strict=True))
     _refuse_captions_not_finite(known, settings, pictures)
     tensors: dict[str, torch.Tensor] = {}
@@ -159,20 +189,15 @@ def _captions(
             starts[text] = total
             hidden.append(known[text].hidden.cpu())
             total += len(hidden[-1])
-        pooled = [torch.zeros(0, encoder.pooled_dim), *(known[text].pooled.cpu()[None] for text in column)]
         tensors[f"text/{kind}"] = _stored(torch.cat(hidden), settings)
-        tensors[f"pooled/{kind}"] = _stored(torch.cat(pooled), settings)
+        if use.pooled:
+            pooled = [known[text].pooled.cpu()[None] for text in column]
+            pooled = [torch.zeros(0, encoder.pooled_dim), *pooled]
+            tensors[f"pooled/{kind}"] = _stored(torch.cat(pooled), settings)
         spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
         lengths = [len(known[text].hidden) for text in column]
         spans.append(pl.Series(f"{kind}_length", lengths, dtype=pl.Int64))
-    uses = [text for column in columns.values() for text in column]
-    counts = {
-        "captions": len(uses),
-        "captions_unique": len(unique),
-        "captions_cut": sum(known[text].num_tokens_cut > 0 for text in uses),
-        "captions_empty": sum(not text.strip() for text in uses),
-    }
-    return tensors, spans, counts
+    return tensors, spans, {text for text in unique if known[text].num_tokens_cut > 0}
 
 
 def _refuse_captions_not_finite(

@@ -57,7 +57,11 @@ def load_project(name: str, root: str | Path = ".") -> Project:
     dataset = load_dataset(run.dataset, root, named_by=f"{layers[-1].path}: dataset")
     components = load_components(folder / "components.yaml")
     _check_component(components, run.cache.vae, "vae", layers, "cache.vae")
-    _check_component(components, run.cache.text_encoder, "text_encoder", layers, "cache.text_encoder")
+    key = "cache.text_encoder" if run.cache.text_encoder else "cache.text_encoders"
+    for encoder in run.cache.encoders:
+        _check_component(components, encoder.name, "text_encoder", layers, key)
+    if run.model.pretrained is not None:
+        _check_component(components, run.model.pretrained, "model", layers, "model.pretrained")
     _check_component(components, run.evaluate.clip, "clip", layers, "evaluate.clip")
     dataset_layers = _chain(folder / "datasets", run.dataset, "dataset")
     if dataset.recaption is not None:
@@ -141,7 +145,8 @@ def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
     # Inside a tagged union pydantic puts the tag into the location; it is no key of the file.
     tags = (*SOURCE_KINDS, *LORA_TARGETS)
     location = [str(key) for key in problem["loc"] if key not in tags]
-    where = f"{_file_of(location, layers)}: {'.'.join(location)}"
+    # What concerns several sections has no place, and names its key itself.
+    where = ": ".join([str(_file_of(location, layers)), *([".".join(location)] if location else [])])
     if problem["type"] == "extra_forbidden":
         known = _fields(model, problem["loc"][:-1])
         return f"{where}: unknown key{_nearest(location[-1], known)}"

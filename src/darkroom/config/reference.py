@@ -36,7 +36,6 @@ MEANINGS = {
     "rank": "of the low-rank updates",
     "download": "how pictures are fetched and stored",
     "filter": "which pictures are kept",
-    "recaption": "who captions them, and how",
     "bucket": "the shapes that pictures are cropped to",
     "cache": "what encodes pictures and captions",
     "train": "how it is trained",

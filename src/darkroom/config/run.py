@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from darkroom.config.base import ADDED, Section
+from darkroom.config.families import check_family
 from darkroom.config.model import Model
 from darkroom.config.objective import Objective
 
@@ -30,14 +31,60 @@ class Bucket(Section):
         return self
 
 
+class TextEncoderUse(Section):
+    """One of several text encoders, and how it is read."""
+
+    name: str = Field(description="name of a text encoder in config/components.yaml")
+    hidden_layer: int = Field(-1, le=-1, description="-1 is the output; -2 the states before the last layer")
+    max_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
+    padded: bool = Field(
+        False, description="pad to max_tokens and keep the padding's states, as SD, SDXL and SD3 read them"
+    )
+    pooled: bool = Field(False, description="use its pooled embedding too")
+    null: Literal["empty", "zeros"] = Field(
+        "empty", description="what stands for no caption: the empty text's states, or zeros"
+    )
+
+
 class Cache(Section):
     """Latents and text embeddings, encoded once."""
 
     vae: str = Field(description="name of a VAE in config/components.yaml")
-    text_encoder: str = Field(description="name of a text encoder in config/components.yaml")
+    text_encoder: str | None = Field(
+        None, description="name of a CLIP text encoder in config/components.yaml, where one is enough"
+    )
     max_text_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
+    text_encoders: Annotated[tuple[TextEncoderUse, ...], ADDED] = Field(
+        (), description="any number of them, in this order, instead of text_encoder and max_text_tokens"
+    )
+    size_conditioning: Annotated[bool, ADDED] = Field(
+        False, description="keep each picture's original size and crop, for unet-sdxl"
+    )
     batch_size: int = Field(32, ge=1, description="pictures or captions a forward pass")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float16", description="stored precision")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Cache":
+        if (self.text_encoder is None) == (not self.text_encoders):
+            raise ValueError(
+                "give either text_encoder (one) or text_encoders (a list); a run that extends another"
+                " one writes `text_encoder: null` beside its list"
+            )
+        names = [encoder.name for encoder in self.text_encoders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"text_encoders names one twice: {', '.join(names)}")
+        return self
+
+    @property
+    def encoders(self) -> tuple[TextEncoderUse, ...]:
+        """The text encoders in order; `text_encoder` is a list of one, read as SD3 reads a CLIP."""
+        if self.text_encoder is None:
+            return self.text_encoders
+        return (
+            TextEncoderUse(
+                name=self.text_encoder, hidden_layer=-2, max_tokens=self.max_text_tokens, pooled=True
+            ),
+        )
 
 
 class CaptionChoice(Section):
@@ -96,6 +143,9 @@ class Train(Section):
     )
     caption_choice: CaptionChoice = CaptionChoice()
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
+    encoder_dropout: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], ADDED] = Field(
+        (), description="how often each text encoder alone sees no caption, in their order, besides"
+    )
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast; weights are float32")
     num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
@@ -149,3 +199,8 @@ class Run(Section):
     model: Model = Field(description="the network; `family` decides which of the tables below holds")
     train: Train
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Run":
+        check_family(self)
+        return self

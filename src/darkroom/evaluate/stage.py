@@ -157,9 +157,8 @@ def load_drawer(model: Path, pipeline: Path, settings: Evaluate) -> Drawer:
     if (model / "model_index.json").exists():
         loaded = load_pipeline(model)
     else:
-        inside = model / "transformer"
-        loaded = load_pipeline(pipeline, transformer=inside if inside.is_dir() else model)
-    loaded.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[attr-defined]
+        loaded = load_pipeline(pipeline, transformer=model)
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def drawer(prompts: Sequence[str], places: Sequence[tuple[int, int]]) -> np.ndarray:
         seeds = [picture_seed(settings.seed, prompt, picture) for prompt, picture in places]

@@ -17,15 +17,13 @@ from torch import Tensor
 from darkroom.config.components import Component
 from darkroom.config.model import MMDiTModel
 from darkroom.models.mmdit import MMDiT
-from darkroom.models.text import TextEncoder, num_text_layers, transformers_text_state
 from darkroom.store import sha256_folder, sha256_json
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
 WEIGHTS = "model.safetensors"
-OPENAI_HEAD_DIM = 64  # clip.model.build_model has one head per 64 channels
 MAX_PICTURE_CHUNK = 256
 
 
@@ -56,7 +54,7 @@ def _download(component: Component) -> Path:
     from huggingface_hub import snapshot_download
 
     # A tokenizer lies beside its encoder in diffusers repositories.
-    folders = [f"{component.subfolder}/*", "tokenizer/*"] if component.subfolder else ["*"]
+    folders = [f"{component.subfolder}/*", "tokenizer*/*"] if component.subfolder else ["*"]
     endings = (".safetensors", ".json", ".txt")
     patterns = [f"{folder}{ending}" for folder in folders for ending in endings]
     try:
@@ -70,7 +68,7 @@ def _download(component: Component) -> Path:
 def fingerprint(component: Component) -> str:
     """SHA-256 of a component's files (and of the tokenizer beside them): what a cache's identity holds."""
     folder = component_folder(component)
-    tokenizer = _tokenizer_folder(folder) if component.kind in ("text_encoder", "clip") else folder
+    tokenizer = tokenizer_folder(folder) if component.kind in ("text_encoder", "clip") else folder
     digest = sha256_folder(folder)
     return digest if tokenizer == folder else sha256_json([digest, sha256_folder(tokenizer)])
 
@@ -90,6 +88,11 @@ def build_mmdit(
             mlp_ratio=settings.mlp_ratio,
             text_dim=text_dim,
             pooled_dim=pooled_dim,
+            mlp=settings.mlp,
+            positions=settings.positions,
+            position_interpolation=settings.position_interpolation,
+            text_scale=settings.text_scale,
+            learned_time_scale=settings.learned_time_scale,
         )
 
 
@@ -102,7 +105,7 @@ def load_vae(component: Component, dtype: torch.dtype = torch.float32) -> "Autoe
 
     folder = component_folder(component, "vae")
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-        _require(folder, name, f"an AutoencoderKL's {name}")
+        require_file(folder, name, f"an AutoencoderKL's {name}")
     vae = AutoencoderKL.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
     return vae.eval().requires_grad_(False)
 
@@ -124,68 +127,19 @@ def decode_latents(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
     return vae.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0].float()
 
 
-# ---- text encoder ----
+# ---- tokenizer ----
 
 
-def load_text_encoder(component: Component, dtype: torch.dtype = torch.float32) -> TextEncoder:
-    """A CLIP text tower with projection: a transformers folder, or an OpenAI-format one, which is converted.
-
-    The tokenizer (vocab.json, merges.txt) lies in the same folder or, as diffusers has it, in `tokenizer` beside.
-    """
-    from transformers import CLIPTextModelWithProjection
-
-    folder = component_folder(component, "text_encoder")
-    tokenizer = load_tokenizer(folder)
-    _require(folder, WEIGHTS, f"{WEIGHTS}, in transformers' or in OpenAI's format")
-    if _is_openai(folder):
-        model = _text_encoder_from_openai(_read_weights(folder), tokenizer)
-    else:
-        _require(folder, "config.json", "a CLIP text encoder's config.json")
-        loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-            str(folder), use_safetensors=True, output_loading_info=True
-        )
-        model, loading = loaded
-        if loading["missing_keys"]:
-            # transformers would go on with random numbers in their place.
-            raise ValueError(
-                f"{folder}: lacks {', '.join(sorted(loading['missing_keys']))}; a CLIP text tower with a"
-                " projection is needed, as SDXL's and SD3's are"
-            )
-    model = model.to(dtype=dtype).eval().requires_grad_(False)  # type: ignore[call-arg]
-    return TextEncoder(model, tokenizer, fingerprint(component))
-
-
-def _text_encoder_from_openai(
-    openai_state: dict[str, Tensor], tokenizer: "CLIPTokenizer"
-) -> "CLIPTextModelWithProjection":
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    vocabulary, width = openai_state["token_embedding.weight"].shape
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=openai_state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        projection_dim=openai_state["text_projection"].shape[1],
-        num_hidden_layers=num_text_layers(openai_state),
-        num_attention_heads=width // OPENAI_HEAD_DIM,
-        max_position_embeddings=openai_state["positional_embedding"].shape[0],
-        hidden_act="quick_gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = CLIPTextModelWithProjection(config)
-    model.load_state_dict(transformers_text_state(openai_state))
-    return model
-
-
-def _tokenizer_folder(folder: Path) -> Path:
-    for candidate in (folder, folder.parent / "tokenizer"):
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a text encoder's tokenizer lies: with it, or beside it, `tokenizer_2` beside `text_encoder_2`."""
+    ending = folder.name.removeprefix("text_encoder") if folder.name.startswith("text_encoder") else ""
+    beside = folder.parent / f"tokenizer{ending}"
+    for candidate in (folder, beside):
         has_pair = (candidate / "vocab.json").is_file() and (candidate / "merges.txt").is_file()
         if has_pair or (candidate / "tokenizer.json").is_file():
             return candidate
     raise ValueError(
-        f"{folder} has no tokenizer (vocab.json and merges.txt), nor has {folder.parent}/tokenizer"
+        f"{folder} has no tokenizer (vocab.json and merges.txt, or tokenizer.json), nor has {beside}"
     )
 
 
@@ -193,7 +147,7 @@ def load_tokenizer(folder: Path) -> "CLIPTokenizer":
     """The byte-pair tokenizer in, or beside, a component's folder."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(str(_tokenizer_folder(folder)))
+    return CLIPTokenizer.from_pretrained(str(tokenizer_folder(folder)))
 
 
 # ---- CLIP, for scoring ----
@@ -273,13 +227,15 @@ def load_clip(component: Component) -> ClipScorer:
         from clip.model import build_model
 
     folder = component_folder(component, "clip")
-    _require(folder, WEIGHTS, f"a CLIP's {WEIGHTS} in OpenAI's format")
-    _require(folder, "preprocessor_config.json", "a CLIP's preprocessor_config.json (image_mean, image_std)")
-    if not _is_openai(folder):
+    require_file(folder, WEIGHTS, f"a CLIP's {WEIGHTS} in OpenAI's format")
+    require_file(
+        folder, "preprocessor_config.json", "a CLIP's preprocessor_config.json (image_mean, image_std)"
+    )
+    if not is_openai(folder):
         raise ValueError(
             f"{folder / WEIGHTS} is no CLIP in OpenAI's format: it has no token_embedding.weight"
         )
-    state = _read_weights(folder)
+    state = read_weights(folder)
     model = build_model(dict(state)).float()
     # build_model rounds to float16 on its way.
     model.load_state_dict({k: v for k, v in state.items() if k in model.state_dict()})
@@ -304,19 +260,22 @@ def _picture_tensor(image: Any) -> Tensor:
     return torch.from_numpy(np.array(array)).permute(2, 0, 1)[None]
 
 
-def _require(folder: Path, name: str, what: str) -> None:
+def require_file(folder: Path, name: str, what: str) -> None:
+    """Refuse a component's folder that lacks a file."""
     if not (folder / name).is_file():
         raise ValueError(f"{folder} has no {name}: {what} belongs there")
 
 
-def _is_openai(folder: Path) -> bool:
+def is_openai(folder: Path) -> bool:
+    """Whether a folder's weights are a CLIP's under OpenAI's names."""
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         return "token_embedding.weight" in file.keys()  # noqa: SIM118 (safe_open is no mapping)
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """A folder's weights by name, in float32."""
     from safetensors.torch import load_file
 
     return {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}

@@ -1,31 +1,29 @@
 """The text conditioner: captions to hidden states, pooled embeddings and a count of what was cut.
 
-One CLIP text tower. The mathematics is `darkroom.sample.pipeline.encode_captions`, in the file that exported
-models carry, so training and drawing cannot disagree.
+Any text encoder that transformers loads. The mathematics is `darkroom.sample.pipeline.encode_captions`, in the
+file that exported models carry, so training and drawing cannot disagree.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
 
+from darkroom.config.run import TextEncoderUse
 from darkroom.sample.pipeline import EncodedCaption, encode_captions, pad_text
-
-if TYPE_CHECKING:
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 __all__ = ["EncodedCaption", "TextEncoder", "pad_text", "transformers_text_state"]
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A CLIP text tower with its tokenizer.
+    """A text encoder of transformers with its tokenizer.
 
     fingerprint: SHA-256 of the files that it was loaded from, for the cache's identity.
     """
 
-    model: "CLIPTextModelWithProjection"
-    tokenizer: "CLIPTokenizer"
+    model: Any
+    tokenizer: Any
     fingerprint: str = ""
 
     @property
@@ -36,7 +34,8 @@ class TextEncoder:
     @property
     def pooled_dim(self) -> int:
         """Channels of the pooled embedding."""
-        return self.model.text_projection.out_features
+        projection = getattr(self.model, "text_projection", None)
+        return self.text_dim if projection is None else projection.out_features
 
     def encode(self, captions: list[str], max_tokens: int = 77, batch_size: int = 32) -> list[EncodedCaption]:
         """(hidden (n_i, text_dim), pooled (pooled_dim,), num_tokens_cut) of each caption; "" is the null caption.
@@ -48,6 +47,19 @@ class TextEncoder:
             ValueError: when max_tokens is more than the encoder has positions.
         """
         return encode_captions(self.model, self.tokenizer, captions, max_tokens, batch_size)
+
+    def read(self, captions: list[str], use: TextEncoderUse, batch_size: int = 32) -> list[EncodedCaption]:
+        """The same, read as the configuration says; "" gives zeros where `use.null` says so."""
+        encoded = encode_captions(
+            *(self.model, self.tokenizer, captions, use.max_tokens, batch_size),
+            *(use.hidden_layer, use.padded, use.pooled),
+        )
+        if use.null == "empty":
+            return encoded
+        return [
+            EncodedCaption(found.hidden * 0, found.pooled * 0, 0) if caption == "" else found
+            for caption, found in zip(captions, encoded, strict=True)
+        ]
 
     def null(self, max_tokens: int = 77) -> EncodedCaption:
         """The empty caption's conditioning: what caption dropout and guidance use."""

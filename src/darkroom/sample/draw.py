@@ -1,11 +1,13 @@
 """Draws many pictures with a pipeline: each from its own seed, whatever is drawn beside it."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from darkroom.config.families import SD3_MAX_TOKENS
 from darkroom.config.run import Sampling
 from darkroom.sample.pipeline import DarkroomPipeline
 
@@ -28,7 +30,7 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def draw(
-    pipeline: DarkroomPipeline,
+    pipeline: Any,
     prompts: list[str],
     seeds: list[int],
     sampling: Sampling,
@@ -41,6 +43,7 @@ def draw(
     pad text to one length and the last batch is filled up, so that every forward pass has the same shape.
 
     Args:
+        pipeline: DarkroomPipeline, or one of diffusers', which does all this in its own way.
         seeds: of each picture's initial noise, see `picture_seed`.
         batch_size: pictures a forward pass (twice as many with guidance).
         dtype: of the denoiser's and decoder's autocast: float32 (none), bfloat16 or float16.
@@ -51,12 +54,16 @@ def draw(
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; one for each is needed")
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    if not isinstance(pipeline, DarkroomPipeline):
+        return _draw_diffusers(pipeline, prompts, seeds, sampling, batch_size, dtype)
     shape = pipeline.latent_shape(sampling.width_px, sampling.height_px)
     pictures = np.empty((len(prompts), sampling.height_px, sampling.width_px, 3), dtype=np.uint8)
     if not prompts:
         return pictures
     *encoded, null = pipeline.encode([*prompts, ""])
-    num_text_tokens = max(len(caption.hidden) for caption in (*encoded, null))
+    num_text_tokens = [
+        max(len(caption.hidden) for caption in of_encoder) for of_encoder in zip(*encoded, null, strict=True)
+    ]
     device = pipeline.device
     bar = getattr(pipeline, "_progress_bar_config", {})
     pipeline.set_progress_bar_config(disable=True)
@@ -78,5 +85,40 @@ def draw(
             images = pipeline.decode(latents[:num])
         images = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         pictures[start : start + num] = images.cpu().numpy()
+    pipeline.set_progress_bar_config(**bar)
+    return pictures
+
+
+def text_length(pipeline: Any) -> dict[str, int]:
+    """What tells diffusers' SD3 pipeline to read as many T5 tokens as were trained with; empty for others."""
+    t5 = getattr(pipeline, "tokenizer_3", None)
+    if isinstance(pipeline, DarkroomPipeline) or t5 is None:
+        return {}
+    return {"max_sequence_length": min(t5.model_max_length, SD3_MAX_TOKENS)}
+
+
+def _draw_diffusers(
+    pipeline: Any, prompts: list[str], seeds: list[int], sampling: Sampling, batch_size: int, dtype: str
+) -> np.ndarray:
+    """`draw` with a pipeline of diffusers: the same noise for each seed, in batches of one size."""
+    pictures = np.empty((len(prompts), sampling.height_px, sampling.width_px, 3), dtype=np.uint8)
+    bar = getattr(pipeline, "_progress_bar_config", {})
+    pipeline.set_progress_bar_config(disable=True)
+    size = min(batch_size, len(prompts))
+    for start in range(0, len(prompts), batch_size):
+        num = min(batch_size, len(prompts) - start)
+        chosen = [start + min(k, num - 1) for k in range(size)]
+        with torch.autocast(pipeline.device.type, DTYPES[dtype], enabled=dtype != "float32"):
+            images = pipeline(
+                [prompts[i] for i in chosen],
+                width=sampling.width_px,
+                height=sampling.height_px,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
+                generator=[torch.Generator().manual_seed(seeds[i]) for i in chosen],
+                output_type="np",
+                **text_length(pipeline),
+            ).images
+        pictures[start : start + num] = (images[:num] * 255).round().astype(np.uint8)
     pipeline.set_progress_bar_config(**bar)
     return pictures

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darkroom.config.run import Sampling
-from darkroom.sample.draw import DTYPES
+from darkroom.sample.draw import DTYPES, text_length
 from darkroom.sample.samplers import make_sampler
 
 STOCK_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
@@ -145,11 +145,12 @@ class SampleModel:
                 name = type(self.pipeline).__name__
                 raise ValueError(f"{name} takes no guidance_rescale; leave it at 0")
             options["guidance_rescale"] = drawing.guidance_rescale
-        negative = drawing.negative_prompt
-        if type(self.pipeline).__name__ in STOCK_PIPELINES:
-            options["negative_prompt"] = [negative] * len(prompts)
-        else:
-            options["negative_prompt"] = negative
+        # Left out, it is the null that training saw: SDXL's pipeline takes "" for a text.
+        if drawing.negative_prompt:
+            is_stock = type(self.pipeline).__name__ in STOCK_PIPELINES
+            negative = drawing.negative_prompt
+            options["negative_prompt"] = [negative] * len(prompts) if is_stock else negative
+        options |= text_length(self.pipeline)
         dtype = DTYPES[drawing.dtype]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             return self.pipeline(
@@ -188,8 +189,8 @@ def load_model(
     """An exported model, or a diffusers folder of Stable Diffusion 1.x, 2.x, XL or 3.
 
     Args:
-        folder: with model_index.json; or a transformer's (or what holds one in `transformer`), which then takes
-            the rest from `borrow_from`.
+        folder: with model_index.json; or a network's (or what holds one in `transformer` or `unet`), which then
+            takes the rest from `borrow_from`.
         device: "cuda" where there is one, else "cpu", by default.
     Raises:
         ValueError: the folder is neither.
@@ -200,10 +201,10 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     index = folder / "model_index.json"
     if not index.is_file():
-        inside = folder / "transformer" if (folder / "transformer").is_dir() else folder
-        if borrow_from is None or not (inside / "config.json").is_file():
+        places = [folder, folder / "transformer", folder / "unet"]
+        if borrow_from is None or not any((place / "config.json").is_file() for place in places):
             raise ValueError(f"{folder} is no model to draw from: it has no model_index.json")
-        return SampleModel(load_pipeline(borrow_from, transformer=inside), device)
+        return SampleModel(load_pipeline(borrow_from, transformer=folder), device)
     parts = json.loads(index.read_text(encoding="utf-8"))
     name = parts["_class_name"]
     if name in STOCK_PIPELINES:

@@ -17,7 +17,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class EncodedCaption(NamedTuple):
@@ -31,44 +31,74 @@ class EncodedCaption(NamedTuple):
     """Tokens of the caption beyond max_tokens, which are not seen."""
 
 
+EncodedPrompt = tuple[EncodedCaption, ...]  # of each text encoder
+
+
 @torch.no_grad()
 def encode_captions(
-    text_encoder: CLIPTextModelWithProjection,
-    tokenizer: CLIPTokenizer,
+    text_encoder: Any,
+    tokenizer: Any,
     captions: list[str],
     max_tokens: int = 77,
     batch_size: int = 32,
+    hidden_layer: int = -2,
+    padded: bool = False,
+    pooled: bool = True,
 ) -> list[EncodedCaption]:
     """Hidden states and pooled embedding of each caption, on the encoder's device; "" is the null caption.
 
-    As in SD3 the hidden states are those before the last layer, and the encoder gets no attention mask: it is
-    causal, so no real token sees the padding. Every forward pass has the same shape (batch_size, max_tokens), so
-    that a caption's numbers do not depend on its neighbours.
+    hidden_layer: -1 is the encoder's output, -2 the states before its last layer, as SD3 and SDXL read CLIPs.
+    padded: read the padding as if it were text and keep its states, as SD, SDXL and SD3 do; otherwise no real
+    token sees it and it is left out. Every forward pass has the same shape (batch_size, max_tokens), so that a
+    caption's numbers do not depend on its neighbours.
 
     Raises:
-        ValueError: when max_tokens is below 2 or above the encoder's positions.
+        ValueError: when max_tokens is below 2 or above the encoder's positions, or it has no pooled embedding.
     """
-    num_positions = text_encoder.config.max_position_embeddings
+    config = text_encoder.config
+    num_positions = getattr(config, "max_position_embeddings", max_tokens)
     if not 2 <= max_tokens <= num_positions:
         raise ValueError(f"max_text_tokens {max_tokens}: the text encoder takes 2 to {num_positions} tokens")
     ids = tokenizer(captions, truncation=False, verbose=False)["input_ids"] if captions else []
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    rows = [row if len(row) <= max_tokens else [*row[: max_tokens - 1], row[-1]] for row in ids]
+    special = set(tokenizer.all_special_ids)
+    rows = [row if len(row) <= max_tokens else _cut(row, max_tokens, special) for row in ids]
+    rows = [row or [pad] for row in rows]
+    # CLIP is causal, and its end-of-text token finds the pooled state: it gets no mask, as in diffusers.
+    is_masked = not padded and not config.model_type.startswith("clip")
     device = text_encoder.device
     encoded = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
+        batch = [*batch, *[batch[-1]] * (batch_size - len(batch))]
         tokens = torch.full((batch_size, max_tokens), pad, dtype=torch.long)
-        tokens[:, 0], tokens[:, 1] = tokenizer.bos_token_id, tokenizer.eos_token_id
+        mask = torch.zeros(batch_size, max_tokens, dtype=torch.long)
         for k, row in enumerate(batch):
             tokens[k, : len(row)] = torch.tensor(row)
-        output = text_encoder(tokens.to(device), output_hidden_states=True)
-        for k, row in enumerate(batch):
+            mask[k, : len(row)] = 1
+        masks = {"attention_mask": mask.to(device)} if is_masked else {}
+        output = text_encoder(tokens.to(device), output_hidden_states=True, **masks)
+        states = output.last_hidden_state if hidden_layer == -1 else output.hidden_states[hidden_layer]
+        vectors = _pooled(output, config) if pooled else states.new_zeros(batch_size, 0)
+        for k, row in enumerate(batch[: len(rows) - start]):
             cut = len(ids[start + k]) - len(row)
             # Copies: a view would keep the whole batch's padding alive.
-            hidden = output.hidden_states[-2][k, : len(row)].clone()
-            encoded.append(EncodedCaption(hidden, output.text_embeds[k].clone(), cut))
+            hidden = states[k, : max_tokens if padded else len(row)].clone()
+            encoded.append(EncodedCaption(hidden, vectors[k].clone(), cut))
     return encoded
+
+
+def _cut(row: list[int], max_tokens: int, special: set[int]) -> list[int]:
+    """The first tokens of a row that is too long; one that ends with an end-of-text token still does."""
+    return [*row[: max_tokens - 1], row[-1]] if row[-1] in special else row[:max_tokens]
+
+
+def _pooled(output: Any, config: Any) -> Tensor:
+    found = getattr(output, "text_embeds", None)
+    found = getattr(output, "pooler_output", None) if found is None else found
+    if found is None:
+        raise ValueError(f"a {config.model_type} has no pooled embedding: write pooled: false for it")
+    return found
 
 
 def pad_text(hidden: list[Tensor], length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -104,11 +134,14 @@ class DarkroomPipeline(DiffusionPipeline):
     Args:
         transformer: the MMDiT: (latents, timestep in [0, 1], text, text_mask, pooled) -> prediction.
         vae: an AutoencoderKL; latents are (mean - shift_factor) * scaling_factor.
-        text_encoder, tokenizer: a CLIP text tower with projection.
+        text_encoder, tokenizer: a CLIP text tower with projection; or the first of up to four text encoders.
         scheduler: of diffusers, with what the model predicts; a flow scheduler's `shift` moves timesteps to noise.
         max_text_tokens: longer prompts are cut.
+        readings: how each of several encoders is read: hidden_layer, max_tokens, padded and pooled of
+            `encode_captions`, and whether the empty prompt's states are zeros.
     """
 
+    _optional_components = [f"{part}_{i}" for i in (2, 3, 4) for part in ("text_encoder", "tokenizer")]
     model_cpu_offload_seq = "text_encoder->transformer->vae"  # type: ignore[assignment]
     transformer: Any
     vae: Any
@@ -120,10 +153,17 @@ class DarkroomPipeline(DiffusionPipeline):
         self,
         transformer: ModelMixin,
         vae: AutoencoderKL,
-        text_encoder: CLIPTextModelWithProjection,
-        tokenizer: CLIPTokenizer,
+        text_encoder: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
         max_text_tokens: int = 77,
+        text_encoder_2: PreTrainedModel | None = None,
+        tokenizer_2: PreTrainedTokenizerBase | None = None,
+        text_encoder_3: PreTrainedModel | None = None,
+        tokenizer_3: PreTrainedTokenizerBase | None = None,
+        text_encoder_4: PreTrainedModel | None = None,
+        tokenizer_4: PreTrainedTokenizerBase | None = None,
+        readings: list[list[Any]] | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -132,8 +172,14 @@ class DarkroomPipeline(DiffusionPipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             scheduler=scheduler,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
+            text_encoder_4=text_encoder_4,
+            tokenizer_4=tokenizer_4,
         )
-        self.register_to_config(max_text_tokens=max_text_tokens)
+        self.register_to_config(max_text_tokens=max_text_tokens, readings=readings)
 
     @property
     def vae_factor(self) -> int:
@@ -155,40 +201,60 @@ class DarkroomPipeline(DiffusionPipeline):
                 )
         return self.transformer.config.in_channels, height // self.vae_factor, width // self.vae_factor
 
-    def encode(self, prompts: list[str]) -> list[EncodedCaption]:
-        """Each prompt's conditioning; equal prompts are encoded once."""
+    def encode(self, prompts: list[str]) -> list[EncodedPrompt]:
+        """Each prompt's conditioning, of every encoder; equal prompts are encoded once."""
         unique = list(dict.fromkeys(prompts))
-        encoded = encode_captions(
-            self.text_encoder, self.tokenizer, unique, self.config["max_text_tokens"], min(32, len(unique))
-        )
-        known = dict(zip(unique, encoded, strict=True))
+        found = []
+        readings = self.config["readings"] or [[-2, self.config["max_text_tokens"], False, True, False]]
+        for i, (hidden_layer, max_tokens, padded, pooled, zero_null) in enumerate(readings):
+            ending = f"_{i + 1}" if i else ""
+            encoder, tokenizer = getattr(self, f"text_encoder{ending}"), getattr(self, f"tokenizer{ending}")
+            encoded = encode_captions(
+                encoder, tokenizer, unique, max_tokens, min(32, len(unique)), hidden_layer, padded, pooled
+            )
+            if zero_null:
+                zeros = [EncodedCaption(e.hidden * 0, e.pooled * 0, 0) for e in encoded]
+                encoded = [z if not text else e for text, e, z in zip(unique, encoded, zeros, strict=True)]
+            found.append(encoded)
+        known = dict(zip(unique, zip(*found, strict=True), strict=True))
         return [known[prompt] for prompt in prompts]
+
+    def condition(
+        self, captions: list[EncodedPrompt], num_text_tokens: list[int] | None, device: torch.device
+    ) -> tuple[list[Tensor], list[Tensor | None], Tensor]:
+        """Each encoder's text (B, L, D) and mask (B, L), and the pooled embeddings (B, P) of all."""
+        texts: list[Tensor] = []
+        masks: list[Tensor | None] = []
+        for i, of_encoder in enumerate(zip(*captions, strict=True)):
+            length = None if num_text_tokens is None else num_text_tokens[i]
+            text, mask = pad_text([caption.hidden for caption in of_encoder], length)
+            texts.append(text.to(device, self.transformer.dtype))
+            masks.append(None if bool(mask.all()) else mask.to(device))
+        pooled = torch.stack([torch.cat([encoded.pooled for encoded in caption]) for caption in captions])
+        return texts, masks, pooled.to(device, self.transformer.dtype)
 
     @torch.no_grad()
     def denoise(
         self,
         latents: Tensor,
-        conditional: list[EncodedCaption],
-        unconditional: list[EncodedCaption] | None,
+        conditional: list[EncodedPrompt],
+        unconditional: list[EncodedPrompt] | None,
         num_inference_steps: int,
         guidance_scale: float,
-        num_text_tokens: int | None = None,
+        num_text_tokens: list[int] | None = None,
         guidance_rescale: float = 0.0,
         on_step: Callable[[int, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """The scheduler's steps from noise (B, C, H, W) to latents.
 
         With `unconditional` the prediction is p_un + guidance_scale (p_con - p_un), both halves in one batch.
-        num_text_tokens: length that the text is padded to; None is the longest.
+        num_text_tokens: length that each encoder's text is padded to; None is the longest.
         guidance_rescale: see `rescale_guided`.
         on_step: called with the number of a step, its timestep and the latents after it.
         """
         captions = conditional if unconditional is None else [*unconditional, *conditional]
-        text, text_mask = pad_text([c.hidden for c in captions], num_text_tokens)
-        pooled = torch.stack([c.pooled for c in captions])
         device, dtype = latents.device, self.transformer.dtype
-        text, pooled = text.to(device, dtype), pooled.to(device, dtype)
-        mask = None if bool(text_mask.all()) else text_mask.to(device)
+        text, mask, pooled = self.condition(captions, num_text_tokens, device)
         self._set_timesteps(num_inference_steps, device)
         latents = latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
         for number, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):

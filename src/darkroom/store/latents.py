@@ -7,6 +7,10 @@ A shard is a safetensors file with a table beside it (a row a picture, sorted by
                                     table's <kind>_offset and <kind>_length cut a caption out
     pooled/<kind>     (R, P)        pooled vectors, row i of the table
 
+Where there are several text encoders, the second's tensors are text.1/<kind> and pooled.1/<kind>, its
+columns <kind>_offset.1 and <kind>_length.1, and so on; only encoders with a pooled embedding have pooled
+tensors. A cache with size conditioning has the columns of SIZE_COLUMNS too.
+
 The header's metadata holds the shard's fingerprint: every input that shaped its numbers, by name. The
 shard of the empty caption has text/null (T, D) and pooled/null (1, P) and no table.
 """
@@ -27,6 +31,7 @@ from darkroom.store.tables import read_table
 
 CAPTION_KINDS = ("original", "long", "short")
 INDEX_COLUMNS = ("uid", "row", "bucket_width", "bucket_height", "index")
+SIZE_COLUMNS = ("original_height", "original_width", "crop_top", "crop_left")
 _METADATA_KEY = "darkroom"
 
 
@@ -35,14 +40,28 @@ def latents_name(width: int, height: int) -> str:
     return f"latents/{width}x{height}"
 
 
-def table_columns(kinds: tuple[str, ...] = CAPTION_KINDS) -> list[str]:
+def of_encoder(name: str, encoder: int) -> str:
+    """The name of a tensor or column for the encoder at a place of the list; the first's has no number."""
+    if encoder == 0:
+        return name
+    head, slash, tail = name.partition("/")
+    return f"{head}.{encoder}{slash}{tail}"
+
+
+def table_columns(num_encoders: int = 1, has_sizes: bool = False) -> list[str]:
     """The columns of a shard's table."""
-    return [*INDEX_COLUMNS, *(f"{kind}_{what}" for kind in kinds for what in ("offset", "length"))]
+    spans = [
+        of_encoder(f"{kind}_{what}", encoder)
+        for encoder in range(num_encoders)
+        for kind in CAPTION_KINDS
+        for what in ("offset", "length")
+    ]
+    return [*INDEX_COLUMNS, *spans, *(SIZE_COLUMNS if has_sizes else ())]
 
 
 def table_digest(table: pl.DataFrame) -> str:
     """SHA-256 of a shard's table, independent of how Parquet stored it."""
-    return sha256_json(table.select(table_columns()).to_dict(as_series=False))
+    return sha256_json(table.to_dict(as_series=False))
 
 
 def write_shard(
@@ -83,9 +102,19 @@ class LatentShard:
         check_fingerprint(path, self.fingerprint, expected or {})
         self.table: pl.DataFrame | None = None
         if table is not None:
-            self.table = read_table(table, table_columns())
+            self.table = read_table(table, table_columns(self.num_encoders, self.has_sizes))
             if table_digest(self.table) != self.fingerprint.get("table"):
                 raise ValueError(f"{table}: is not the table of {path}; make both again (stage cache)")
+
+    @property
+    def num_encoders(self) -> int:
+        """How many text encoders the shard has embeddings of."""
+        return len(self.fingerprint.get("text_encoders", [None]))
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the table holds original sizes and crops."""
+        return bool(self.fingerprint.get("sizes"))
 
     def buckets(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of every bucket that has latents here."""
@@ -96,13 +125,14 @@ class LatentShard:
         """(N, C, H, W) latents of a bucket in the stored dtype."""
         return self.tensors[latents_name(width, height)]
 
-    def text(self, kind: str) -> torch.Tensor:
+    def text(self, kind: str, encoder: int = 0) -> torch.Tensor:
         """(T, D) token embeddings of a kind of caption."""
-        return self.tensors[f"text/{kind}"]
+        return self.tensors[of_encoder(f"text/{kind}", encoder)]
 
-    def pooled(self, kind: str) -> torch.Tensor:
-        """(R, P) pooled embeddings of a kind of caption, a row for each of the table's."""
-        return self.tensors[f"pooled/{kind}"]
+    def pooled(self, kind: str, encoder: int = 0) -> torch.Tensor:
+        """(R, P) pooled embeddings of a kind of caption, a row for each of the table's; P may be 0."""
+        name = of_encoder(f"pooled/{kind}", encoder)
+        return self.tensors[name] if name in self.tensors else self.text(kind, encoder).new_zeros(0, 0)
 
 
 def check_fingerprint(path: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

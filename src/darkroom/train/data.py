@@ -15,7 +15,8 @@ import polars as pl
 import torch
 
 from darkroom.config.run import CaptionChoice
-from darkroom.store.latents import CAPTION_KINDS, LatentShard
+from darkroom.models.conditioning import Conditioning
+from darkroom.store.latents import CAPTION_KINDS, LatentShard, of_encoder
 from darkroom.train.plan import Shape, UInts, parse_uids
 
 NULL_CAPTION = len(CAPTION_KINDS)
@@ -31,21 +32,17 @@ class _Bucket:
     shard: Ints  # which shard
     index: Ints  # row of the shard's latents
     row: Ints  # row of the shard's table and pooled embeddings
-    offset: Ints  # (n, 3) first token of each kind of caption
-    length: Ints  # (n, 3) tokens of each kind of caption
+    offset: Ints  # (n, E, 3) first token of each kind of caption, for each of E text encoders
+    length: Ints  # (n, E, 3) tokens of each kind of caption
+    time_ids: Array | None  # (n, 6) float32, see Conditioning
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A batch as the cache stores it.
-
-    latents (B, C, H, W); text (B, L, D), zero where `text_mask` (B, L) is False; pooled (B, P).
-    """
+    """A batch as the cache stores it: latents (B, C, H, W), and text that is zero where it is padded."""
 
     latents: torch.Tensor
-    text: torch.Tensor
-    text_mask: torch.Tensor
-    pooled: torch.Tensor
+    conditioning: Conditioning
 
 
 class LatentCache:
@@ -77,12 +74,22 @@ class LatentCache:
         shared = {name: value for name, value in wanted[0].items() if name in empty.fingerprint}
         empty = LatentShard(null, None, shared)
         self._latents = [{b: _bits(s.latents(*b)) for b in s.buckets()} for s in opened]
-        self._text = [[*(_bits(s.text(k)) for k in CAPTION_KINDS), _bits(empty.text("null"))] for s in opened]
+        self.num_encoders = empty.num_encoders
+        places = range(self.num_encoders)
+        # By shard, encoder and caption: the three kinds, then the empty one.
+        self._text = [
+            [[*(_bits(s.text(k, e)) for k in CAPTION_KINDS), _bits(empty.text("null", e))] for e in places]
+            for s in opened
+        ]
         self._pooled = [
-            [*(_bits(s.pooled(k)) for k in CAPTION_KINDS), _bits(empty.pooled("null"))] for s in opened
+            [
+                [*(_bits(s.pooled(k, e)) for k in CAPTION_KINDS), _bits(empty.pooled("null", e))]
+                for e in places
+            ]
+            for s in opened
         ]
         self._dtype = empty.text("null").dtype
-        self._null_length = len(empty.text("null"))
+        self._null_lengths = np.array([len(empty.text("null", e)) for e in places])
         self.max_text_tokens = int(empty.fingerprint.get("max_text_tokens", 77))
         self._buckets = _index(opened)
         if not self._buckets:
@@ -96,13 +103,14 @@ class LatentCache:
         return {shape: bucket.uids for shape, bucket in self._buckets.items()}
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """latent_channels, text_dim and pooled_dim of the embeddings."""
+    def sizes(self) -> dict[str, Any]:
+        """latent_channels, text_dim (of each encoder, where there are several) and pooled_dim (of all)."""
         latents = next(iter(next(found for found in self._latents if found).values()))
+        dims = tuple(encoder[NULL_CAPTION].shape[1] for encoder in self._text[0])
         return {
             "latent_channels": latents.shape[1],
-            "text_dim": self._text[0][NULL_CAPTION].shape[1],
-            "pooled_dim": self._pooled[0][NULL_CAPTION].shape[1],
+            "text_dim": dims[0] if len(dims) == 1 else dims,
+            "pooled_dim": sum(encoder[NULL_CAPTION].shape[1] for encoder in self._pooled[0]),
         }
 
     def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
@@ -110,35 +118,52 @@ class LatentCache:
         return next(found[bucket].shape[1:] for found in self._latents if bucket in found)
 
     def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
-        """Read pictures `places` (B,) of a bucket, each with caption `captions` (B,).
+        """Read pictures `places` (B,) of a bucket, each with caption `captions` (B,) or, by encoder, (B, E).
 
         A caption is a place in CAPTION_KINDS, or NULL_CAPTION for the empty one. The text is padded
         to the longest of the batch.
         """
         found = self._buckets[bucket]
+        shards = found.shard[places]
+        captions = np.broadcast_to(captions.reshape(len(places), -1), (len(places), self.num_encoders))
+        latents = np.empty((len(places), *self.latent_shape(bucket)), self._text[0][0][NULL_CAPTION].dtype)
+        for shard in np.unique(shards):
+            chosen = np.flatnonzero(shards == shard)
+            latents[chosen] = self._latents[shard][bucket][found.index[places[chosen]]]
+        read = [self._read(found, places, captions[:, e], e) for e in range(self.num_encoders)]
+        masks = tuple(None if bool(mask.all()) else torch.from_numpy(mask) for _, mask, _ in read)
+        sizes = None if found.time_ids is None else torch.from_numpy(found.time_ids[places])
+        conditioning = Conditioning(
+            tuple(self._tensor(text) for text, _, _ in read),
+            masks,
+            self._tensor(np.concatenate([pooled for _, _, pooled in read], axis=1)),
+            sizes,
+        )
+        return Samples(self._tensor(latents), conditioning)
+
+    def _read(self, found: _Bucket, places: Ints, captions: Ints, encoder: int) -> tuple[Array, Array, Array]:
+        """Text (B, L, D), mask (B, L) and pooled (B, P) of one encoder, for captions (B,)."""
         shards, num = found.shard[places], len(places)
         is_null = captions == NULL_CAPTION
         kinds = np.where(is_null, 0, captions)
-        lengths = np.where(is_null, self._null_length, found.length[places, kinds])
-        offsets = np.where(is_null, 0, found.offset[places, kinds])
+        lengths = np.where(is_null, self._null_lengths[encoder], found.length[places, encoder, kinds])
+        offsets = np.where(is_null, 0, found.offset[places, encoder, kinds])
         longest = max(1, int(lengths.max()))
         mask = np.arange(longest) < lengths[:, None]
-        null_text, null_pooled = self._text[0][NULL_CAPTION], self._pooled[0][NULL_CAPTION]
-        latents = np.empty((num, *self.latent_shape(bucket)), null_text.dtype)
+        null_text = self._text[0][encoder][NULL_CAPTION]
+        null_pooled = self._pooled[0][encoder][NULL_CAPTION]
         text = np.zeros((num, longest, null_text.shape[1]), null_text.dtype)
         pooled = np.empty((num, null_pooled.shape[1]), null_pooled.dtype)
         for shard in np.unique(shards):
             chosen = np.flatnonzero(shards == shard)
-            latents[chosen] = self._latents[shard][bucket][found.index[places[chosen]]]
             for caption in np.unique(captions[chosen]):
                 rows = chosen[captions[chosen] == caption]
                 at, token = np.nonzero(mask[rows])
-                text[rows[at], token] = self._text[shard][caption][offsets[rows][at] + token]
-                source = 0 if caption == NULL_CAPTION else found.row[places[rows]]
-                pooled[rows] = self._pooled[shard][caption][source]
-        return Samples(
-            self._tensor(latents), self._tensor(text), torch.from_numpy(mask), self._tensor(pooled)
-        )
+                text[rows[at], token] = self._text[shard][encoder][caption][offsets[rows][at] + token]
+                if pooled.shape[1]:
+                    source = 0 if caption == NULL_CAPTION else found.row[places[rows]]
+                    pooled[rows] = self._pooled[shard][encoder][caption][source]
+        return text, mask, pooled
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).view(self._dtype)
@@ -152,6 +177,21 @@ def choose_captions(choice: CaptionChoice, dropout: float, kind: Array, drop: Ar
     """
     edges = np.cumsum([getattr(choice, name) for name in CAPTION_KINDS])[:-1]
     return np.where(drop < dropout, NULL_CAPTION, np.searchsorted(edges, kind, side="right"))
+
+
+def drop_by_encoder(captions: Ints, dropout: Sequence[float], drop: Array) -> Ints:
+    """Captions (B,), and for each of E encoders whether it alone sees none: (B, E).
+
+    `drop` (B, E) uniform in [0, 1); below `dropout` (E,) gives NULL_CAPTION. The pooled embedding goes with the
+    text. So in Esser et al. 2024 (arXiv 2403.03206), with 0.464 for each of three.
+    """
+    return np.where(drop < np.asarray(dropout), NULL_CAPTION, captions[:, None])
+
+
+def joint_null_rate(caption_dropout: float, encoder_dropout: Sequence[float]) -> float:
+    """How often no encoder sees a caption, which is what guidance draws without."""
+    alone = float(np.prod(encoder_dropout)) if len(encoder_dropout) else 0.0
+    return caption_dropout + (1 - caption_dropout) * alone
 
 
 def _bits(tensor: torch.Tensor) -> Array:
@@ -174,7 +214,25 @@ def _index(shards: Sequence[LatentShard]) -> dict[Shape, _Bucket]:
             shard=numbers["_shard"],
             index=numbers["index"],
             row=numbers["_row"],
-            offset=np.stack([numbers[f"{kind}_offset"] for kind in CAPTION_KINDS], axis=1),
-            length=np.stack([numbers[f"{kind}_length"] for kind in CAPTION_KINDS], axis=1),
+            offset=_spans(numbers, "offset", shards[0].num_encoders),
+            length=_spans(numbers, "length", shards[0].num_encoders),
+            time_ids=_time_ids(numbers) if shards[0].has_sizes else None,
         )
     return dict(sorted(result.items()))
+
+
+def _spans(columns: Mapping[str, Ints], what: str, num_encoders: int) -> Ints:
+    """(n, E, 3) of offsets or lengths."""
+    return np.stack(
+        [
+            np.stack([columns[of_encoder(f"{kind}_{what}", encoder)] for kind in CAPTION_KINDS], axis=1)
+            for encoder in range(num_encoders)
+        ],
+        axis=1,
+    )
+
+
+def _time_ids(columns: Mapping[str, Ints]) -> Array:
+    """(n, 6) float32: SDXL's original height and width, crop top and left, target height and width."""
+    names = ("original_height", "original_width", "crop_top", "crop_left", "bucket_height", "bucket_width")
+    return np.stack([columns[name] for name in names], axis=1).astype(np.float32)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from darkroom.config.run import Train
+from darkroom.models.conditioning import Conditioning
 from darkroom.train import random
-from darkroom.train.data import LatentCache, choose_captions
+from darkroom.train.data import LatentCache, choose_captions, drop_by_encoder
 from darkroom.train.plan import BatchPlan, Shape, UInts
 
 NUM_PREFETCHED = 3
@@ -21,17 +22,14 @@ NUM_PREFETCHED = 3
 class TrainBatch:
     """One rank's share of a global batch, b pictures of one bucket, on the CPU.
 
-    latents (b, C, H, W), text (b, L, D) and pooled (b, P) in the cache's dtype; text_mask (b, L) bool,
-    or None where no caption is padded; noise (b, C, H, W) and timestep_normal (b,) float32 from N(0, 1);
-    uids (b, 2) uint64, which pictures these are.
+    latents (b, C, H, W) and conditioning in the cache's dtype; noise (b, C, H, W) and timestep_normal (b,)
+    float32 from N(0, 1); uids (b, 2) uint64, which pictures these are.
     """
 
     step: int
     bucket: Shape
     latents: torch.Tensor
-    text: torch.Tensor
-    text_mask: torch.Tensor | None
-    pooled: torch.Tensor
+    conditioning: Conditioning
     noise: torch.Tensor
     timestep_normal: torch.Tensor
     uids: UInts
@@ -79,6 +77,10 @@ class Loader:
             random.uniform(random.sample_keys(seed, random.CAPTION, uids, visits)),
             random.uniform(random.sample_keys(seed, random.DROPOUT, uids, visits)),
         )
+        if self._settings.encoder_dropout:
+            dropout = self._settings.encoder_dropout
+            keys = random.sample_keys(seed, random.ENCODER_DROPOUT, uids, visits)
+            captions = drop_by_encoder(captions, dropout, random.uniforms(keys, len(dropout)))
         samples = self._cache.gather(batch.bucket, batch.index[part], captions)
         shape = samples.latents.shape
         noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
@@ -87,9 +89,7 @@ class Loader:
             step,
             batch.bucket,
             samples.latents,
-            samples.text,
-            None if bool(samples.text_mask.numpy().all()) else samples.text_mask,
-            samples.pooled,
+            samples.conditioning,
             torch.from_numpy(noise).view(shape),
             torch.from_numpy(timestep.copy()),
             uids,
@@ -135,4 +135,4 @@ def pinned(batch: TrainBatch) -> TrainBatch:
     copies: dict[str, Any] = {
         k: v.pin_memory() for k, v in vars(batch).items() if isinstance(v, torch.Tensor)
     }
-    return replace(batch, **copies)
+    return replace(batch, conditioning=batch.conditioning.map(torch.Tensor.pin_memory), **copies)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 UInts = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
 
-NOISE, TIMESTEP, DROPOUT, CAPTION = 11, 12, 13, 14
+NOISE, TIMESTEP, DROPOUT, CAPTION, ENCODER_DROPOUT = 11, 12, 13, 14, 15
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A, _MIX_B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -51,6 +51,12 @@ def uniform(keys: UInts) -> npt.NDArray[np.float64]:
     """One number in [0, 1) for each key: (B,) float64, multiples of 2^-53."""
     bits: UInts = _mix_in_place(keys + _GAMMA)
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53)
+
+
+def uniforms(keys: UInts, num: int) -> npt.NDArray[np.float64]:
+    """`num` numbers in [0, 1) for each of B keys: (B, num) float64; the first is `uniform`'s."""
+    counter = np.arange(num, dtype=np.uint64) * _GAMMA
+    return uniform((keys[:, None] + counter[None, :]).ravel()).reshape(len(keys), num)
 
 
 def normal(keys: UInts, num: int) -> Floats:

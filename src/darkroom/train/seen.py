@@ -31,7 +31,7 @@ class SamplesSeen:
             [
                 f"{int(uid[0]):016x}{int(uid[1]):016x}",
                 _digest(batch.noise[i].numpy().tobytes() + batch.timestep_normal[i].numpy().tobytes()),
-                _digest(batch.pooled[i].float().numpy().tobytes()),
+                _digest(batch.conditioning.pooled[i].float().numpy().tobytes()),
             ]
             for i, uid in enumerate(batch.uids)
         ]

@@ -13,18 +13,21 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from darkroom.config.components import Component
-from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
-from darkroom.models.components import build_mmdit, load_text_encoder, load_vae, moved
-from darkroom.models.mmdit import MMDiT
+from darkroom.models.attention import use_attention
+from darkroom.models.components import load_vae, moved
+from darkroom.models.denoiser import Denoiser
+from darkroom.models.families import AnyFamily, build_denoiser, check_size
+from darkroom.models.lora import has_lora
+from darkroom.models.parts import Parts
+from darkroom.models.text_encoders import load_text_encoder
 from darkroom.objectives.schedules import half_life_steps
 from darkroom.objectives.training import TrainingObjective
-from darkroom.sample.export import export_pipeline, make_pipeline, save_transformer
-from darkroom.sample.pipeline import DarkroomPipeline
+from darkroom.sample.export import export_pipeline
+from darkroom.sample.families import make_family_pipeline, save_lora, save_network
 from darkroom.sample.schedulers import make_scheduler
 from darkroom.store import replacing, sha256_json
-from darkroom.train.data import LatentCache
+from darkroom.train.data import LatentCache, joint_null_rate
 from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
 from darkroom.train.loop import OnSample, Stopped, fit, stop_signals
@@ -34,19 +37,18 @@ from darkroom.train.rendezvous import joined, seconds_of
 
 # Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
 # likes, and may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
-DrawSamples = Callable[[DarkroomPipeline, int], npt.NDArray[np.uint8] | None]
+DrawSamples = Callable[[Any, int], npt.NDArray[np.uint8] | None]
 
 
 def train(
     shards: Sequence[tuple[str | Path, str | Path]],
     null: str | Path,
     expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    model: MMDiTModel,
+    model: AnyFamily,
     settings: Train,
     seed: int,
     run_dir: str | Path,
-    vae: Component,
-    text_encoder: Component,
+    parts: Parts,
     out_model: str | Path,
     out_untrained: str | Path,
     out_history: str | Path,
@@ -55,15 +57,15 @@ def train(
     device: str | None = None,
     log: Log = print_line,
 ) -> dict[str, Any]:
-    """Train an MMDiT on cached latents, going on from `run_dir`'s newest checkpoint if it has one.
+    """Train a network on cached latents, going on from `run_dir`'s newest checkpoint if it has one.
 
     Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
 
     Args:
         shards, null, expected: see `train.data.LatentCache`; `cache.expected_fingerprint` gives `expected`.
         run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
-        vae, text_encoder: what made the cache, exported with the model.
-        out_model, out_untrained: the pipeline with the averaged weights; `transformer` as it was at step 0.
+        parts: what made the cache, exported with the model, and what the training goes on from.
+        out_model, out_untrained: the pipeline with the averaged weights; the network as it was at step 0.
         out_history: Parquet, see `train.record.History`.
 
     Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
@@ -79,21 +81,22 @@ def train(
         stack.enter_context(_settled(settings, chosen))
         with joined(ranks, chosen, _key(model, settings, seed, expected), log):
             cache = LatentCache(shards, null, expected)
-            _check_patches(cache, model)
             lock = None
             if ranks.is_first:
                 lock = stack.enter_context(locked(run_dir, seconds_of(LOCK_WAIT_S), log))
                 _describe(settings, cache, log)
             # One that comes while the model is exported lets it finish.
             stop = stack.enter_context(stop_signals())
-            trained = moved(build_mmdit(model, **cache.sizes, seed=seed), chosen)
+            trained = moved(build_denoiser(model, cache.sizes, seed, parts.pretrained), chosen)
+            for width, height in cache.uids:
+                check_size(trained.network, cache.latent_shape((width, height)), f"bucket {width}x{height}")
             average = copy.deepcopy(trained).eval().requires_grad_(False)
-            scheduler = make_scheduler(settings, _mean_pixels(cache))
-            in_pipeline = partial(_pipeline, vae, text_encoder, cache.max_text_tokens, scheduler)
+            use_attention(trained.network, model.attention, chosen, settings.dtype)
+            in_pipeline = partial(_pipeline, parts, make_scheduler(settings, _mean_pixels(cache)))
             on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
             if ranks.is_first:
                 with replacing(out_untrained) as beside:
-                    save_transformer(trained, beside / "transformer")
+                    save_network(average, beside)
             if stop.received:
                 raise Stopped(0)
             check = lock.check if lock else lambda: None
@@ -102,13 +105,16 @@ def train(
             )
         if ranks.is_first:
             history.write(out_history)
-            export_pipeline(in_pipeline(average.cpu()), out_model)
+            export_pipeline(in_pipeline(average.cpu()), out_model, partial(save_lora, average))
     account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
-    num_parameters, seen = trained.num_parameters(), history.num_done * settings.global_batch_size
+    num_parameters, seen = (
+        sum(p.numel() for p in trained.parameters()),
+        history.num_done * settings.global_batch_size,
+    )
     return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
 
 
-def _key(model: MMDiTModel, settings: Train, seed: int, expected: Any) -> str:
+def _key(model: AnyFamily, settings: Train, seed: int, expected: Any) -> str:
     """What all ranks must agree on before they train together."""
     options = {"model": model.model_dump(mode="json"), "train": settings.model_dump(mode="json")}
     return sha256_json({**options, "seed": seed, "cache": expected, "torch": torch.__version__})[:12]
@@ -126,6 +132,10 @@ def _describe(settings: Train, cache: LatentCache, log: Log) -> None:
     """Tell what the options come to: where the loss's weight lies, and how long the average remembers."""
     log(f"train: {TrainingObjective(settings).describe(list(cache.uids))}")
     log(
+        f"train: {joint_null_rate(settings.caption_dropout, settings.encoder_dropout):.2%} of the samples show no"
+        " text encoder a caption"
+    )
+    log(
         f"train: the average of the weights has a half-life of {half_life_steps(settings.ema_decay):.0f} of "
         f"{settings.num_steps} steps"
     )
@@ -136,17 +146,6 @@ def _mean_pixels(cache: LatentCache) -> float:
     areas = {shape: shape[0] * shape[1] for shape in cache.uids}
     counts = {shape: len(uids) for shape, uids in cache.uids.items()}
     return sum(areas[shape] * counts[shape] for shape in areas) / max(1, sum(counts.values()))
-
-
-def _check_patches(cache: LatentCache, model: MMDiTModel) -> None:
-    """Refuse before the first step what would fail at the first batch of an odd bucket."""
-    for width, height in cache.uids:
-        _, rows, columns = cache.latent_shape((width, height))
-        if rows % model.patch_size or columns % model.patch_size:
-            raise ValueError(
-                f"model.patch_size {model.patch_size} does not divide the {rows}x{columns} latents of bucket "
-                f"{width}x{height}; make bucket.step_px a multiple of {model.patch_size} latent pixels"
-            )
 
 
 @contextmanager
@@ -170,21 +169,22 @@ def _settled(settings: Train, device: torch.device) -> Iterator[None]:
         determinism.fill_uninitialized_memory = fills
 
 
-def _pipeline(
-    vae: Component, text_encoder: Component, max_text_tokens: int, scheduler: Any, average: MMDiT
-) -> DarkroomPipeline:
-    encoder = load_text_encoder(text_encoder)
-    return make_pipeline(average, load_vae(vae), encoder.model, encoder.tokenizer, max_text_tokens, scheduler)
+def _pipeline(parts: Parts, scheduler: Any, average: Denoiser) -> Any:
+    encoders = [load_text_encoder(component) for component in parts.text_encoders]
+    is_single = parts.cache.text_encoder is not None
+    return make_family_pipeline(
+        average, load_vae(parts.vae), encoders, parts.cache.encoders, is_single, scheduler
+    )
 
 
-def _sampler(draw_samples: DrawSamples, make: Callable[[MMDiT], DarkroomPipeline]) -> OnSample:
-    """Calls `draw_samples` with a pipeline that is made once."""
-    made: list[DarkroomPipeline] = []
+def _sampler(draw_samples: DrawSamples, make: Callable[[Denoiser], Any]) -> OnSample:
+    """Calls `draw_samples` with a pipeline that is made once, or for adapters, which are merged, each time."""
+    made: list[Any] = []
 
     def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
-        if not made:
-            assert isinstance(average, MMDiT)
-            made.append(moved(make(average), average.device))
+        assert isinstance(average, Denoiser)
+        if not made or has_lora(average.network):
+            made[:] = [moved(make(average), next(average.parameters()).device)]
         return draw_samples(made[0], step)
 
     return on_sample

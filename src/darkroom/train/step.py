@@ -76,7 +76,7 @@ class Stepper:
     """Runs optimizer steps on a model and keeps the moving average of its weights.
 
     Args:
-        model: the MMDiT, on its device, or that wrapped in DistributedDataParallel.
+        model: a `models.denoiser.Denoiser` on its device, or that wrapped in DistributedDataParallel.
         optimizers: from `make_optimizers`.
         ema: the averaged model, changed in place.
         settings: the run's train section.
@@ -93,8 +93,10 @@ class Stepper:
     ) -> None:
         self.model, self.optimizers, self.ema, self.settings = model, optimizers, ema, settings
         self.objective = TrainingObjective(settings)
-        self._weights: list[torch.Tensor] = list(model.parameters())
-        self._averages: list[torch.Tensor] = list(ema.parameters())
+        # Frozen weights have no gradient and no average of their own.
+        trained = [p.requires_grad for p in model.parameters()]
+        self._weights: list[torch.Tensor] = [p for p, t in zip(model.parameters(), trained, strict=True) if t]
+        self._averages: list[torch.Tensor] = [p for p, t in zip(ema.parameters(), trained, strict=True) if t]
         self.device = self._weights[0].device
         # DDP averages gradients over ranks; the loss is divided by the global batch, so undo that.
         self._scale = world_size / settings.global_batch_size
@@ -133,16 +135,15 @@ class Stepper:
     def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """(losses (b,), timesteps (b,)), float32, of part of a batch."""
         settings, device = self.settings, self.device
-        latents, noise, text, pooled = (
-            t[part].to(device, torch.float32, non_blocking=True)
-            for t in (batch.latents, batch.noise, batch.text, batch.pooled)
+        latents, noise = (
+            t[part].to(device, torch.float32, non_blocking=True) for t in (batch.latents, batch.noise)
         )
-        mask = None if batch.text_mask is None else batch.text_mask[part].to(device, non_blocking=True)
+        conditioning = batch.conditioning[part].to(device)
         normal = batch.timestep_normal[part].to(device, non_blocking=True)
         level = self.objective.levels(normal, batch.bucket)
         noisy = self.objective.noisy(latents, noise, level)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            output = self.model(noisy, level.timestep, text, mask, pooled)
+            output = self.model(noisy, level.timestep, conditioning)
         return self.objective.losses(output, latents, noise, level), level.timestep
 
     def _clip(self) -> torch.Tensor:
