@@ -21,6 +21,7 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/phases.smk"
 
 
 rule all:

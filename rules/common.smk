@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from darkroom.config import ConfigError, load_project
 from darkroom.folders import FolderSource, state_of_folders
 from darkroom.source import count_rows
-from darkroom.stages import STAGES, manifest_path, stage_settings
+from darkroom.stages import STAGES, manifest_path, stage_settings, upstream_paths
 from darkroom.store import num_parts, part_name
 
 
@@ -34,6 +34,10 @@ RUN = f"results/runs/{PROJECT.name}"
 CACHE = f"results/runs/{PROJECT.cache_owner}"
 LOGS = f"logs/runs/{PROJECT.name}"
 DATASET_LOGS = f"logs/datasets/{PROJECT.run.dataset}"
+# The manifest of the phase that the training goes on from, if there is one.
+INITIAL = [
+    path for name, path in upstream_paths(PROJECT, "train").items() if name == "initial"
+]
 CACHE_LOGS = f"logs/runs/{PROJECT.cache_owner}"
 
 
@@ -91,6 +95,12 @@ def text_encoder_files():
     """Their files on this machine."""
     names = [encoder.name for encoder in PROJECT.run.cache.encoders]
     return [path for name in names for path in component_files(name)]
+
+
+def class_tables():
+    """The download tables, which tell DreamBooth's class pictures, where the training weighs them apart."""
+    wanted = PROJECT.run.train.prior_weight is not None
+    return expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS) if wanted else []
 
 
 def launch(wildcards, resources, threads):

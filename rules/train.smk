@@ -8,6 +8,8 @@ rule train:
         null=f"{CACHE}/cache/null.safetensors",
         tensors=expand(f"{CACHE}/cache/{{part}}.safetensors", part=PARTS),
         tables=expand(f"{CACHE}/cache/{{part}}.parquet", part=PARTS),
+        initial=[str(path) for path in INITIAL],
+        class_tables=class_tables(),
     output:
         model=directory(f"{RUN}/train/model"),
         untrained=directory(f"{RUN}/train/untrained"),
@@ -23,8 +25,16 @@ rule train:
         launch=launch,
         settings=json.dumps(stage_settings(PROJECT, "train")),
         run_dir=f"checkpoints/{PROJECT.name}",
+        more=lambda wildcards, input: " ".join(
+            f"--{name} {files}"
+            for name, files in (
+                ("initial", input.initial),
+                ("class-tables", input.class_tables),
+            )
+            if files
+        ),
     shell:
         "{params.launch} python workflow/scripts/train.py --settings {params.settings:q}"
         " --cache {input.cache} --run-dir {params.run_dir} --model {output.model}"
         " --untrained {output.untrained} --samples {output.samples} --history {output.history} --loss {output.loss}"
-        " --manifest {output.manifest} --log {log}"
+        " --manifest {output.manifest} --log {log} {params.more}"

@@ -49,6 +49,15 @@ def manifest_path(project: Project, stage: str) -> Path:
     return folder(project, stage) / "manifest.json"
 
 
+def upstream_paths(project: Project, stage: str) -> dict[str, Path]:
+    """The manifests that a stage's own names: those of UPSTREAM, and of a training the phase before it."""
+    paths = {name: manifest_path(project, name) for name in UPSTREAM[stage]}
+    before = project.run.train.initial_run
+    if stage == "train" and before is not None:
+        paths["initial"] = Path("results/runs") / before / "train" / "manifest.json"
+    return paths
+
+
 def component_names(project: Project, stage: str) -> list[str]:
     """The pretrained components that a stage uses, sorted."""
     run = project.run
@@ -82,8 +91,7 @@ def problems(project: Project, stage: str) -> list[str]:
     found = []
     if body["params"] != stage_settings(project, stage):
         found.append(f"{path}: was made with other settings than the configuration's")
-    for name in UPSTREAM[stage]:
-        above = manifest_path(project, name)
+    for name, above in upstream_paths(project, stage).items():
         if not above.exists():
             found.append(f"{above}: missing")
         elif body["upstream"].get(name) != sha256_path(above):

@@ -8,6 +8,7 @@ from pathlib import Path
 from darkroom.config.components import Component
 from darkroom.config.model import read_model
 from darkroom.config.run import Cache, Train
+from darkroom.folders import prior_uids
 from darkroom.jobs import job, summary_line
 from darkroom.store import (
     check_newest_files,
@@ -22,6 +23,8 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
 for name in ("cache", "run-dir", "model", "untrained", "samples", "history", "loss", "manifest", "log"):
     parser.add_argument(f"--{name}", type=Path, required=True)
+parser.add_argument("--initial", type=Path, help="manifest of the phase before")
+parser.add_argument("--class-tables", type=Path, nargs="+", help="download tables with class pictures")
 args = parser.parse_args()
 
 settings = Train(**args.settings["train"])
@@ -34,6 +37,7 @@ with job(args.log, settings.num_threads):
     from darkroom.models.parts import Parts
     from darkroom.train.checkpoint import run_key
     from darkroom.train.distributed import find_ranks
+    from darkroom.train.phases import chain_digest, find_initial
     from darkroom.train.samples import sample_writer
     from darkroom.train.stage import train
 
@@ -41,7 +45,12 @@ with job(args.log, settings.num_threads):
         num_checked = check_newest_files(args.cache)
         print(f"train: {num_checked} of {len(cache['files'])} files of the cache are as they were written")
     parts = Parts.named(Cache(**cache["params"]["cache"]), model, components)
-    run_dir = args.run_dir / run_key(model, settings, seed, sha256_file(args.cache))
+    upstream = {"cache": args.cache, **({"initial": args.initial} if args.initial else {})}
+    made_from = chain_digest([sha256_file(path) for path in upstream.values()])
+    run_dir = args.run_dir / run_key(model, settings, seed, made_from)
+    before, initial = settings.initial_run, None
+    if before is not None:
+        initial = find_initial(before, args.initial, args.run_dir.parent / before)
     shards = [args.cache.parent / name for name in sorted(cache["files"]) if name.startswith("part-")]
     tensors = [path for path in shards if path.suffix == ".safetensors"]
     counts = train(
@@ -57,6 +66,8 @@ with job(args.log, settings.num_threads):
         args.untrained,
         args.history,
         draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
+        priors=prior_uids(args.class_tables) if args.class_tables else None,
+        initial=initial,
     )
     if find_ranks().is_first:
         (run_dir / "samples").mkdir(exist_ok=True)
@@ -68,7 +79,7 @@ with job(args.log, settings.num_threads):
             args.manifest,
             stage="train",
             params=args.settings,
-            upstream={"cache": args.cache},
+            upstream=upstream,
             files=[args.model, args.untrained, args.samples, args.history, args.loss],
             counts=counts,
         )

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from darkroom.config.components import Component, Components
-from darkroom.config.dataset import SOURCE_KINDS, Dataset
+from darkroom.config.dataset import SOURCE_KINDS, Dataset, DreamBoothSource
 from darkroom.config.model import DEFAULT_FAMILY, LORA_TARGETS
+from darkroom.config.phases import check_phase
 from darkroom.config.run import Run
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -67,7 +68,44 @@ def load_project(name: str, root: str | Path = ".") -> Project:
     if dataset.recaption is not None:
         captioner = dataset.recaption.captioner
         _check_component(components, captioner, "captioner", dataset_layers, "recaption.captioner")
+    _check_priors(run, dataset, layers)
+    if run.train.initial_run is not None:
+        _check_phases(name, run, folder / "runs", layers)
     return Project(name, run, dataset, components, _cache_owner(layers))
+
+
+def _check_priors(run: Run, dataset: Dataset, layers: list[Layer]) -> None:
+    """Class pictures and the weight of their loss come together."""
+    source, where = dataset.source, f"{_file_of(['train', 'prior_weight'], layers)}: train.prior_weight"
+    has_class = isinstance(source, DreamBoothSource) and source.class_folder is not None
+    if has_class and run.train.prior_weight is None:
+        raise ConfigError(
+            f"{where}: the dataset {run.dataset} has class pictures; write 1.0, or leave its class_folder out"
+        )
+    if run.train.prior_weight is not None and not has_class:
+        raise ConfigError(
+            f"{where}: the dataset {run.dataset} has no class pictures; give its source class_folder and"
+            " class_prompt, or leave this out"
+        )
+
+
+def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> None:
+    """Every phase before this run exists, goes on to the next, and is none that comes later."""
+    seen, where = [name], f"{_file_of(['train', 'initial_run'], layers)}: train.initial_run"
+    while run.train.initial_run is not None:
+        earlier = run.train.initial_run
+        if earlier in seen:
+            chain = " -> ".join([earlier, *reversed(seen)])
+            raise ConfigError(
+                f"{where}: {earlier!r} comes after itself ({chain}); the first phase of a chain writes"
+                " initial_run: null"
+            )
+        before = _validate(Run, _chain(folder, earlier, "run", where))
+        try:
+            check_phase(earlier, run, before)
+        except ValueError as error:
+            raise ConfigError(f"{folder / seen[-1]}.yaml: {error}") from None
+        seen, run = [*seen, earlier], before
 
 
 def load_dataset(name: str, root: str | Path = ".", named_by: str = "dataset") -> Dataset:

@@ -114,6 +114,12 @@ class Sampling(Section):
 class Train(Section):
     """Training: the objective, the optimizer, what is shown and what is kept."""
 
+    initial_run: Annotated[str | None, ADDED] = Field(
+        None, description="name of a run to go on from, at a smaller or equal resolution: the phase before"
+    )
+    carry_optimizer: Annotated[bool, ADDED] = Field(
+        True, description="with initial_run: take over the optimizer's moments too, not the weights alone"
+    )
     num_steps: int = Field(ge=1, description="optimizer steps")
     global_batch_size: int = Field(ge=1, description="pictures an optimizer step, over all ranks")
     microbatch_size: int = Field(ge=1, description="pictures a forward pass on one rank, at most")
@@ -146,6 +152,9 @@ class Train(Section):
     encoder_dropout: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], ADDED] = Field(
         (), description="how often each text encoder alone sees no caption, in their order, besides"
     )
+    prior_weight: Annotated[float | None, ADDED] = Field(
+        None, gt=0, description="DreamBooth: weight of the loss on class pictures, half of every batch"
+    )
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast; weights are float32")
     num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
@@ -154,6 +163,15 @@ class Train(Section):
     sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
     sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
     sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _prior(self) -> "Train":
+        if self.prior_weight is not None and self.global_batch_size < 2:
+            raise ValueError(
+                "prior_weight needs pictures of the subject and of its class in every batch; write"
+                " global_batch_size: 2 or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates(self) -> "Train":

@@ -11,8 +11,10 @@ import torch
 
 from darkroom.config.run import Train
 from darkroom.models.conditioning import Conditioning
+from darkroom.objectives.prior import prior_weights
 from darkroom.train import random
 from darkroom.train.data import LatentCache, choose_captions, drop_by_encoder
+from darkroom.train.paired import PairedPlan
 from darkroom.train.plan import BatchPlan, Shape, UInts
 
 NUM_PREFETCHED = 3
@@ -23,7 +25,8 @@ class TrainBatch:
     """One rank's share of a global batch, b pictures of one bucket, on the CPU.
 
     latents (b, C, H, W) and conditioning in the cache's dtype; noise (b, C, H, W) and timestep_normal (b,)
-    float32 from N(0, 1); uids (b, 2) uint64, which pictures these are.
+    float32 from N(0, 1); uids (b, 2) uint64, which pictures these are; weights (b,) of their losses, None
+    where all are 1.
     """
 
     step: int
@@ -33,6 +36,7 @@ class TrainBatch:
     noise: torch.Tensor
     timestep_normal: torch.Tensor
     uids: UInts
+    weights: torch.Tensor | None = None
 
 
 def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
@@ -50,7 +54,7 @@ class Loader:
     def __init__(
         self,
         cache: LatentCache,
-        plan: BatchPlan,
+        plan: BatchPlan | PairedPlan,
         settings: Train,
         seed: int,
         first_step: int,
@@ -85,6 +89,10 @@ class Loader:
         shape = samples.latents.shape
         noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
         timestep = random.normal(random.sample_keys(seed, random.TIMESTEP, uids, visits), 1)[:, 0]
+        weights = None
+        if batch.is_prior is not None:
+            assert self._settings.prior_weight is not None, "class pictures come with their weight"
+            weights = prior_weights(torch.from_numpy(batch.is_prior), self._settings.prior_weight)[part]
         return TrainBatch(
             step,
             batch.bucket,
@@ -93,6 +101,7 @@ class Loader:
             torch.from_numpy(noise).view(shape),
             torch.from_numpy(timestep.copy()),
             uids,
+            weights,
         )
 
     def __enter__(self) -> "Loader":

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,8 @@ from darkroom.train.checkpoint import (
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
 from darkroom.train.loader import Loader, TrainBatch
+from darkroom.train.paired import PairedPlan
+from darkroom.train.phases import Initial, begin_from, restore_weights
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Log, Progress
 from darkroom.train.seen import find_samples_seen
@@ -80,10 +81,14 @@ def fit(
     log: Log,
     on_sample: OnSample | None = None,
     check: Callable[[], None] = lambda: None,
+    *,
+    plan: BatchPlan | PairedPlan | None = None,
+    initial: Initial | None = None,
 ) -> History:
     """Train `model` and its average `ema` in place, going on from the newest checkpoint in `run_dir`.
 
-    Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights.
+    Every rank calls it; rank 0 writes. The models are on their device and hold the initial weights; a run
+    without a checkpoint of its own takes those of `initial`. `plan` is the plain one of all pictures unless given.
     `check` is called before a checkpoint is put in place, and may raise.
     Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
@@ -92,10 +97,14 @@ def fit(
     saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
     if saved is not None:
         restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizers, history)
+    elif initial is not None:
+        begin_from(initial, model, ema, optimizers if settings.carry_optimizer else [])
+        log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
     if history.num_done >= settings.num_steps:
         return history
-    stepper = Stepper(_shared(model, ranks), optimizers, ema, settings, ranks.world_size)
-    plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
+    steps_before = initial.num_steps if initial is not None else 0
+    stepper = Stepper(_shared(model, ranks), optimizers, ema, settings, ranks.world_size, steps_before)
+    plan = plan or BatchPlan(seed, settings.global_batch_size, cache.uids)
     first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir, log, check)
     vote, seen = StopVote(ranks), find_samples_seen(run_dir, ranks)
     progress = None
@@ -181,22 +190,5 @@ def restore(
     history: History,
 ) -> None:
     """The inverse of `snapshot`, in place."""
-    kinds: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        kind, _, rest = name.partition("/")
-        kinds.setdefault(kind, {})[rest] = tensor
-    model.load_state_dict(kinds["weights"])
-    ema.load_state_dict(kinds["ema"])
     history.restore(checkpoint.tensors["history"])
-    names = {weight: name for name, weight in model.named_parameters()}
-    moments = {kind: by_name for kind, by_name in kinds.items() if kind not in ("weights", "ema", "history")}
-    for optimizer in optimizers:
-        flat = [weight for group in optimizer.param_groups for weight in group["params"]]
-        state: dict[str, Any] = optimizer.state_dict()
-        state["state"] = {
-            place: {
-                kind: by_name[names[weight]] for kind, by_name in moments.items() if names[weight] in by_name
-            }
-            for place, weight in enumerate(flat)
-        }
-        optimizer.load_state_dict(state)
+    restore_weights(checkpoint, model, ema, optimizers)

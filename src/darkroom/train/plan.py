@@ -34,7 +34,8 @@ class Batch:
     """One global batch: B pictures of one bucket.
 
     `index` (B,) counts the pictures of the bucket in the order given to the plan, `uids` (B, 2) are
-    their identities as two uint64, `visits` (B,) how often each picture was seen before.
+    their identities as two uint64, `visits` (B,) how often each picture was seen before. `is_prior` (B,)
+    tells DreamBooth's class pictures; None where there are none.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Batch:
     index: Ints
     uids: UInts
     visits: Ints
+    is_prior: npt.NDArray[np.bool_] | None = None
 
 
 class BatchPlan:
@@ -83,6 +85,10 @@ class BatchPlan:
             chosen = visits == visit
             index[chosen] = self._order_of_pass(bucket, visit)[offsets[chosen]]
         return Batch(step, self._shapes[bucket], index, self._uids[bucket][index], visits)
+
+    def number(self, step: int) -> int:
+        """How many batches of the same bucket came before the batch of `step`."""
+        return self._place(step)[1]
 
     def account(self, num_steps: int) -> dict[str, Any]:
         """What `num_steps` steps show of the data.

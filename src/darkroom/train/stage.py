@@ -31,7 +31,9 @@ from darkroom.train.data import LatentCache, joint_null_rate
 from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
 from darkroom.train.loop import OnSample, Stopped, fit, stop_signals
-from darkroom.train.plan import BatchPlan
+from darkroom.train.paired import make_plan
+from darkroom.train.phases import Initial
+from darkroom.train.plan import parse_uids
 from darkroom.train.record import Log, print_line
 from darkroom.train.rendezvous import joined, seconds_of
 
@@ -54,6 +56,8 @@ def train(
     out_history: str | Path,
     *,
     draw_samples: DrawSamples | None = None,
+    priors: Sequence[str] | None = None,
+    initial: Initial | None = None,
     device: str | None = None,
     log: Log = print_line,
 ) -> dict[str, Any]:
@@ -67,6 +71,8 @@ def train(
         parts: what made the cache, exported with the model, and what the training goes on from.
         out_model, out_untrained: the pipeline with the averaged weights; the network as it was at step 0.
         out_history: Parquet, see `train.record.History`.
+        priors: uids of DreamBooth's class pictures, half of every batch; None where there are none.
+        initial: the end of the phase before, from whose weights a run without checkpoints begins.
 
     Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
     Raises:
@@ -100,13 +106,18 @@ def train(
             if stop.received:
                 raise Stopped(0)
             check = lock.check if lock else lambda: None
+            class_uids = None if priors is None else parse_uids(list(priors))
+            plan = make_plan(seed, settings.global_batch_size, cache.uids, class_uids)
             history = fit(
-                cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample, check
-            )
+                cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample, check,
+                plan=plan, initial=initial,
+            )  # fmt: skip
         if ranks.is_first:
             history.write(out_history)
             export_pipeline(in_pipeline(average.cpu()), out_model, partial(save_lora, average))
-    account = BatchPlan(seed, settings.global_batch_size, cache.uids).account(settings.num_steps)
+    account = plan.account(settings.num_steps)
+    if initial is not None:
+        account["steps_before"] = initial.num_steps
     num_parameters, seen = (
         sum(p.numel() for p in trained.parameters()),
         history.num_done * settings.global_batch_size,

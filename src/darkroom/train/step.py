@@ -81,6 +81,7 @@ class Stepper:
         ema: the averaged model, changed in place.
         settings: the run's train section.
         world_size: how many ranks share a global batch.
+        num_steps_before: steps of the phases before this one, over which the average goes on.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class Stepper:
         ema: nn.Module,
         settings: Train,
         world_size: int = 1,
+        num_steps_before: int = 0,
     ) -> None:
+        self.num_steps_before = num_steps_before
         self.model, self.optimizers, self.ema, self.settings = model, optimizers, ema, settings
         self.objective = TrainingObjective(settings)
         # Frozen weights have no gradient and no average of their own.
@@ -127,7 +130,7 @@ class Stepper:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        weight = ema_weight(batch.step, self.settings.ema_decay)
+        weight = ema_weight(self.num_steps_before + batch.step, self.settings.ema_decay)
         with torch.no_grad():  # or the average would remember every step's graph
             torch._foreach_lerp_(self._averages, self._weights, weight)
         return measures
@@ -144,7 +147,10 @@ class Stepper:
         noisy = self.objective.noisy(latents, noise, level)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
             output = self.model(noisy, level.timestep, conditioning)
-        return self.objective.losses(output, latents, noise, level), level.timestep
+        losses = self.objective.losses(output, latents, noise, level)
+        if batch.weights is not None:
+            losses = losses * batch.weights[part].to(device, non_blocking=True)
+        return losses, level.timestep
 
     def _clip(self) -> torch.Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]

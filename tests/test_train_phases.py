@@ -1,0 +1,168 @@
+"""Phases: a training goes on from another's end, its loss, its average and its moments."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_train_data import FINGERPRINT, write_cache
+from test_train_loop import ALONE, PARTS, changed, make_models
+
+from darkroom.config import ConfigError, load_project
+from darkroom.store import write_manifest
+from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, run_key
+from darkroom.train.data import LatentCache
+from darkroom.train.loop import fit
+from darkroom.train.phases import Initial, chain_digest, find_initial
+from darkroom.train.step import ema_weight
+
+ROOT = Path(__file__).parents[1]
+FIRST = changed(num_steps=60, checkpoint_every_steps=60, learning_rate=0.02, ema_decay=0.95)
+SECOND = changed(num_steps=4, num_warmup_steps=1, checkpoint_every_steps=2, learning_rate=0.005)
+LARGE = [{(128, 128): 6, (96, 160): 3}, {(128, 128): 5}]
+
+
+class Learnable(LatentCache):
+    """The tests' cache, whose latents are random, with latents that a few steps learn."""
+
+    def gather(self, *place):
+        found = super().gather(*place)
+        return replace(found, latents=torch.full_like(found.latents, 2.0))
+
+
+def train(cache, run_dir, settings, initial=None):
+    model, ema = make_models(cache, plain=True)
+    history = fit(cache, model, ema, settings, 0, run_dir, ALONE, lambda _: None, initial=initial)
+    return model.state_dict(), ema.state_dict(), history.rows
+
+
+@pytest.fixture(scope="module")
+def phases(tmp_path_factory):
+    """The caches of two phases, and the first one trained."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("phases")
+    small = Learnable(*write_cache(folder / "small", PARTS), FINGERPRINT)
+    large = Learnable(*write_cache(folder / "large", LARGE), FINGERPRINT)
+    return small, large, train(small, folder / "first", FIRST), Initial("first", folder / "first", 60)
+
+
+def last(initial):
+    return Initial(initial.run, checkpoint_folder(initial.folder, 60), initial.num_steps)
+
+
+def test_the_second_phase_starts_from_the_first_ones_loss_and_not_from_noise(phases, tmp_path):
+    _, large, (_, _, before), initial = phases
+    begun = train(large, tmp_path / "second", SECOND, last(initial))[2][0, 0]
+    afresh = train(large, tmp_path / "afresh", SECOND)[2][0, 0]
+    assert begun < (afresh + before[-5:, 0].mean()) / 2
+    assert abs(begun - before[-5:, 0].mean()) < 0.5 * abs(afresh - before[-5:, 0].mean())
+
+
+def test_weights_average_and_moments_are_those_that_the_first_phase_ended_with(phases, tmp_path):
+    _, large, (weights, average, _), initial = phases
+    still = changed(num_steps=1, num_warmup_steps=0, learning_rate=1e-30, weight_decay=0.0, ema_decay=0.95)
+    after = train(large, tmp_path / "second", still, last(initial))
+    for name, tensor in weights.items():
+        torch.testing.assert_close(after[0][name], tensor)
+    # The average goes on where it was, and does not begin anew to forget what it began with.
+    assert ema_weight(60, 0.95) < 0.2 < ema_weight(0, 0.95)
+    for name, tensor in average.items():
+        torch.testing.assert_close(after[1][name], torch.lerp(tensor, weights[name], ema_weight(60, 0.95)))
+    fresh = still.model_copy(update={"learning_rate": 0.01, "carry_optimizer": False})
+    carried = train(
+        large, tmp_path / "carried", fresh.model_copy(update={"carry_optimizer": True}), last(initial)
+    )
+    alone = train(large, tmp_path / "alone", fresh, last(initial))
+    assert any(not torch.equal(carried[0][name], alone[0][name]) for name in weights)
+
+
+def test_a_phase_goes_on_from_its_own_checkpoint_and_not_from_the_first_phase_again(phases, tmp_path):
+    _, large, _, initial = phases
+    whole = train(large, tmp_path / "whole", SECOND, last(initial))
+    train(large, tmp_path / "cut", SECOND.model_copy(update={"num_steps": 2}), last(initial))
+    assert newest_checkpoint(tmp_path / "cut") == 2
+    again = train(large, tmp_path / "whole", SECOND, last(initial))
+    for one, other in zip(whole[:2], again[:2], strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    np.testing.assert_array_equal(whole[2], again[2])
+
+
+def test_a_phase_whose_first_checkpoint_is_gone_says_how_to_make_it_again(phases, tmp_path):
+    from test_train_loop import MODEL
+
+    cache = tmp_path / "cache.json"
+    cache.write_text("{}")
+    params = {"train": FIRST.model_dump(mode="json"), "model": MODEL.model_dump(mode="json"), "seed": 0}
+    body = write_manifest(
+        tmp_path / "manifest.json",
+        stage="train",
+        params=params,
+        upstream={"cache": cache},
+        counts={"steps": 60},
+    )
+    key = run_key(MODEL, FIRST, 0, chain_digest([body["upstream"]["cache"]]))
+    wrong = r"no checkpoint is there, .* train it again: snakemake train -R train --config run=first"
+    with pytest.raises(ValueError, match=wrong):
+        find_initial("first", tmp_path / "manifest.json", tmp_path)
+    shutil.copytree(phases[3].folder, tmp_path / key)
+    found = find_initial("first", tmp_path / "manifest.json", tmp_path)
+    assert found == Initial("first", checkpoint_folder(tmp_path / key, 60), 60)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A project with two phases; returns what writes a run."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+
+    def write(name, **values):
+        (tmp_path / f"config/runs/{name}.yaml").write_text(yaml.safe_dump({"extends": "demo", **values}))
+
+    write("first")
+    write("second", bucket={"resolution_px": 96}, train={"initial_run": "first"})
+    return write
+
+
+def refusal(root, name):
+    with pytest.raises(ConfigError) as error:
+        load_project(name, root)
+    return str(error.value)
+
+
+def test_phases_out_of_order_are_refused_with_what_to_write(runs, tmp_path):
+    assert load_project("second", tmp_path).run.train.initial_run == "first"
+    runs("backwards", train={"initial_run": "second"})
+    found = refusal(tmp_path, "backwards")
+    assert "backwards.yaml" in found and "'second' trains at 96 px and this run at 64 px" in found
+    assert "phases go from small to large" in found
+    runs("loop", train={"initial_run": "loop"})
+    assert "'loop' comes after itself (loop -> loop)" in refusal(tmp_path, "loop")
+    runs("lost", train={"initial_run": "frist"})
+    assert "train.initial_run: no run 'frist'" in refusal(tmp_path, "lost")
+    assert "did you mean 'first'?" in refusal(tmp_path, "lost")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"model": {"num_blocks": 7}}, "has model.num_blocks: 6 and this run 7"),
+        ({"cache": {"max_text_tokens": 20}}, "has cache.max_text_tokens: 32 and this run 20"),
+        ({"dataset": "demo-pictures"}, "has the dataset demo; write dataset: demo"),
+        ({"train": {"initial_run": "first", "optimizer": "adamw"}}, "write train.carry_optimizer: false"),
+        (
+            {"train": {"initial_run": "first", "objective": {"prediction": "v", "schedule": "cosine"}}},
+            "learns prediction flow and this run v; write train.objective.prediction: flow",
+        ),
+    ],
+)
+def test_what_cannot_go_on_is_refused_by_key(runs, tmp_path, values, told):
+    runs("other", **{"train": {"initial_run": "first"}, **values})
+    assert told in refusal(tmp_path, "other")
+
+
+def test_a_phase_may_interpolate_positions_and_need_not_carry_the_moments(runs, tmp_path):
+    train = {"initial_run": "first", "optimizer": "adamw", "carry_optimizer": False}
+    runs("wider", model={"position_interpolation": 2.0}, bucket={"resolution_px": 128}, train=train)
+    assert load_project("wider", tmp_path).run.model.position_interpolation == 2.0
