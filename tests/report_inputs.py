@@ -53,7 +53,7 @@ def _evaluation(root: Path, prompts_per_task: int) -> dict:
                 (root / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(root / "pictures" / path)
                 correct = model == "trained" and rng.random() < 0.7
-                reason = "" if correct else f"expected star>=1, found 0 {HOSTILE if k == 3 else ''}"
+                reason = "" if correct else f"expected triangle>=1, found 0 {HOSTILE if k == 3 else ''}"
                 rows.append(
                     {"model": model, "prompt_index": index, "tag": record["tag"], "prompt": record["prompt"],
                      "picture": k, "path": path, "seed": k, "correct": correct, "reason": reason,

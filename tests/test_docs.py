@@ -218,7 +218,7 @@ def test_components_are_trained_into_the_folder_that_is_named(
     monkeypatch.setattr(pretrain, "train_all", lambda out, **options: asked.append((out, options)))
     result = CliRunner().invoke(app, ["demo", "train-components", "--out", str(tmp_path), "--only", "vae"])
     assert result.exit_code == 0, result.output
-    assert asked == [(tmp_path, {"only": "vae", "num_threads": 2})]
+    assert asked == [(tmp_path, {"only": "vae", "num_threads": 1})]
 
 
 # Examples of configuration

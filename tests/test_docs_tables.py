@@ -35,9 +35,14 @@ def test_the_demo_worlds_rows_faults_and_held_out_combinations_are_told_right() 
         [f"`{f.name}`", str(numbers[f.name]), f.what, f"`{f.expected_status}`", f.expected_filter]
         for f in FAULTS
     ]
-    held_out = [f"{a} and {b}" for a, b in scenes.HELD_OUT_PAIRS]
-    held_out += [f"{color} {shape}" for color, shape in scenes.HELD_OUT_COLORED]
+    held_out = [f"{color} {shape}" for color, shape in scenes.HELD_OUT_COLORED]
     held_out += [f"{NUMBERS[number]} {PLURALS[shape]}" for number, shape in scenes.HELD_OUT_COUNTED]
+    held_out += [f"{subject} {name} {reference}" for subject, name, reference in scenes.HELD_OUT_RELATIONS]
+    held_out += [f"{a} and {b}" for a, b in scenes.HELD_OUT_UNRELATED]
+    pairs = scenes.held_out_colored_pairs()
+    (color, shape), (other_color, other_shape) = pairs[0]
+    example = f"such as a {color} {shape} and a {other_color} {other_shape}"
+    held_out += [f"{len(pairs)} of 180", f"{example}", "wherever they stand"]
     cells = ", ".join(row[1] for row in rows_after(text, "| Held out | Which |"))
     assert cells.split(", ") == held_out
     assert f"The {len(prompt_records())} prompts" in text

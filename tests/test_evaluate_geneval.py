@@ -55,66 +55,74 @@ def test_iou_counts_the_last_pixel():
 
 
 def test_a_score_must_lie_above_the_threshold_and_counting_asks_for_more():
-    record = include("single_object", {"class": "star", "count": 1})
-    assert not right([Detection("star", A, 0.3)], record)
-    assert right([Detection("star", A, 0.31)], record)
-    counting = include("counting", {"class": "star", "count": 1})
-    assert not right([Detection("star", A, 0.9)], counting)
-    assert right([Detection("star", A, 0.91)], counting)
+    record = include("single_object", {"class": "triangle", "count": 1})
+    assert not right([Detection("triangle", A, 0.3)], record)
+    assert right([Detection("triangle", A, 0.31)], record)
+    counting = include("counting", {"class": "triangle", "count": 1})
+    assert not right([Detection("triangle", A, 0.9)], counting)
+    assert right([Detection("triangle", A, 0.91)], counting)
 
 
 def test_extra_objects_are_allowed_unless_excluded():
-    three = [Detection("star", A, 0.99)] * 3
-    assert right(three, include("two_object", {"class": "star", "count": 2}))
-    exclude = [{"class": "star", "count": 3}]
-    verdict = judge(PICTURE, three, include("counting", {"class": "star", "count": 2}, exclude=exclude), told)
-    assert verdict.reasons == ("expected star<3, found 3",)
+    three = [Detection("triangle", A, 0.99)] * 3
+    assert right(three, include("two_object", {"class": "triangle", "count": 2}))
+    exclude = [{"class": "triangle", "count": 3}]
+    verdict = judge(
+        PICTURE, three, include("counting", {"class": "triangle", "count": 2}, exclude=exclude), told
+    )
+    assert verdict.reasons == ("expected triangle<3, found 3",)
 
 
 def test_only_the_most_confident_objects_have_their_colour_looked_at():
-    record = include("colors", {"class": "star", "count": 1, "color": "red"})
-    red, blue = Detection("star", A, 0.8, color="red"), Detection("star", B, 0.9, color="blue")
+    record = include("colors", {"class": "triangle", "count": 1, "color": "red"})
+    red, blue = Detection("triangle", A, 0.8, color="red"), Detection("triangle", B, 0.9, color="blue")
     assert not right([red, blue], record)
-    assert right([red, Detection("star", B, 0.7, color="blue")], record)
+    assert right([red, Detection("triangle", B, 0.7, color="blue")], record)
 
 
 def test_an_unmatched_reference_fails_the_position_too():
     record = include(
-        "position", {"class": "star", "count": 1}, {"class": "cross", "count": 1, "position": ["left of", 0]}
+        "position",
+        {"class": "triangle", "count": 1},
+        {"class": "cross", "count": 1, "position": ["left of", 0]},
     )
-    cross, star = Detection("cross", A, 0.9), Detection("star", B, 0.9)
-    assert right([cross, star], record)
+    cross, triangle = Detection("cross", A, 0.9), Detection("triangle", B, 0.9)
+    assert right([cross, triangle], record)
     assert judge(PICTURE, [cross], record, told).reasons == (
-        "expected star>=1, found 0",
+        "expected triangle>=1, found 0",
         "no target for cross to be left of",
     )
 
 
 def test_every_object_must_stand_in_the_relation_to_every_reference():
     record = include(
-        "position", {"class": "star", "count": 1}, {"class": "cross", "count": 2, "position": ["left of", 0]}
+        "position",
+        {"class": "triangle", "count": 1},
+        {"class": "cross", "count": 2, "position": ["left of", 0]},
     )
-    star = Detection("star", B, 0.9)
+    triangle = Detection("triangle", B, 0.9)
     beyond = Detection("cross", (400, 0, 500, 100), 0.8)
-    assert right([star, Detection("cross", A, 0.9), Detection("cross", A, 0.8)], record)
-    assert not right([star, Detection("cross", A, 0.9), beyond], record)
+    assert right([triangle, Detection("cross", A, 0.9), Detection("cross", A, 0.8)], record)
+    assert not right([triangle, Detection("cross", A, 0.9), beyond], record)
 
 
 def test_a_wrong_colour_unmatches_the_reference():
     record = include(
         "position",
-        {"class": "star", "count": 1, "color": "red"},
+        {"class": "triangle", "count": 1, "color": "red"},
         {"class": "cross", "count": 1, "position": ["left of", 0]},
     )
-    found = [Detection("cross", A, 0.9), Detection("star", B, 0.9, color="blue")]
+    found = [Detection("cross", A, 0.9), Detection("triangle", B, 0.9, color="blue")]
     assert len(judge(PICTURE, found, record, told).reasons) == 2
 
 
 def test_at_most_sixteen_objects_count_and_overlap_is_allowed_by_default():
-    many = [Detection("star", A, 0.95)] * 20
-    record = include("counting", {"class": "star", "count": 1}, exclude=[{"class": "star", "count": 17}])
+    many = [Detection("triangle", A, 0.95)] * 20
+    record = include(
+        "counting", {"class": "triangle", "count": 1}, exclude=[{"class": "triangle", "count": 17}]
+    )
     assert right(many, record)
-    two = include("counting", {"class": "star", "count": 2})
+    two = include("counting", {"class": "triangle", "count": 2})
     assert right(many, two)
     assert not right(many, two, max_overlap=0.5)
 
@@ -148,8 +156,12 @@ def test_micro_weighs_pictures_and_overall_weighs_tasks():
 
 
 def test_a_record_that_makes_no_sense_is_named(tmp_path):
-    good = {"tag": "position", "include": [{"class": "star", "count": 1}], "prompt": "a photo of a star"}
-    bad = {**good, "include": [{"class": "star", "count": 1, "position": ["above", 0]}]}
+    good = {
+        "tag": "position",
+        "include": [{"class": "triangle", "count": 1}],
+        "prompt": "a photo of a triangle",
+    }
+    bad = {**good, "include": [{"class": "triangle", "count": 1, "position": ["above", 0]}]}
     path = tmp_path / "metadata.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in (good, bad)))
     with pytest.raises(ValueError, match=r"line 2: include\[0\] has a position"):

@@ -42,7 +42,7 @@ def models(tmp_path_factory):
 def test_a_drawer_seeds_each_picture_by_its_place(models):
     drawer = load_drawer(models["trained"], models["trained"], SETTINGS)
     places = [(4, 0), (4, 1), (7, 0)]
-    prompts = ["a red circle", "a red circle", "a star"]
+    prompts = ["a red circle", "a red circle", "a triangle"]
     pictures = drawer(prompts, places)
     seeds = [picture_seed(3, prompt, picture) for prompt, picture in places]
     expected = draw(load_pipeline(models["trained"]), prompts, seeds, SETTINGS.sampling, batch_size=4)
@@ -52,10 +52,10 @@ def test_a_drawer_seeds_each_picture_by_its_place(models):
 
 def test_a_transformer_alone_borrows_the_rest_of_the_trained_pipeline(models):
     places = [(0, 0)]
-    ours = load_drawer(models["trained"], models["trained"], SETTINGS)(["a star"], places)
-    theirs = load_drawer(models["untrained"], models["trained"], SETTINGS)(["a star"], places)
+    ours = load_drawer(models["trained"], models["trained"], SETTINGS)(["a triangle"], places)
+    theirs = load_drawer(models["untrained"], models["trained"], SETTINGS)(["a triangle"], places)
     swapped = load_pipeline(models["trained"], transformer=models["untrained"] / "transformer")
-    expected = draw(swapped, ["a star"], [picture_seed(3, 0, 0)], SETTINGS.sampling, batch_size=4)
+    expected = draw(swapped, ["a triangle"], [picture_seed(3, 0, 0)], SETTINGS.sampling, batch_size=4)
     assert np.array_equal(theirs, expected) and not np.array_equal(theirs, ours)
 
 

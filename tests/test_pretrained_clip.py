@@ -111,7 +111,7 @@ def test_component_is_small_and_float16():
 
 def test_words_are_single_tokens_and_the_end_has_the_highest_id(scorer):
     tokenizer = scorer.tokenizer
-    for caption in ("a photo of three red circles", "a star left of a cross", "a photograph of a cat"):
+    for caption in ("a photo of three red circles", "a triangle left of a cross", "a photograph of a cat"):
         assert len(tokenizer(caption)["input_ids"]) == len(caption.split()) + 2
     assert tokenizer.eos_token_id == len(tokenizer) - 1 == scorer.model.vocab_size - 1
 
@@ -130,7 +130,7 @@ def test_true_captions_score_above_those_changed_in_one_thing(scorer):
 
 def test_text_encoder_is_the_clips_text_tower(scorer):
     encoder = load_text_encoder(Component(kind="text_encoder", path=str(FOLDER)))
-    prompts = ["a photo of a red circle", "a photo of a circle left of a star", ""]
+    prompts = ["a photo of a red circle", "a photo of a circle left of a triangle", ""]
     pooled = torch.stack([encoded.pooled for encoded in encoder.encode(prompts, max_tokens=32)])
     expected = scorer.encode_texts(prompts)
     assert torch.cosine_similarity(pooled, expected).min() > 0.999
@@ -138,8 +138,11 @@ def test_text_encoder_is_the_clips_text_tower(scorer):
 
 def test_text_tower_tells_who_is_where_and_who_is_what(scorer):
     prompts = [
-        *(f"a photo of a circle {relation} a star" for relation in ("left of", "right of", "above", "below")),
-        *("a photo of a red circle and a blue star", "a photo of a blue circle and a red star"),
+        *(
+            f"a photo of a circle {relation} a triangle"
+            for relation in ("left of", "right of", "above", "below")
+        ),
+        *("a photo of a red circle and a blue triangle", "a photo of a blue circle and a red triangle"),
     ]
     embedded = scorer.encode_texts(prompts)
     similar = embedded @ embedded.T - torch.eye(len(prompts))

@@ -11,9 +11,12 @@ from darkroom.demo.prompts import prompt_records
 from darkroom.demo.scenes import (
     HELD_OUT_COLORED,
     HELD_OUT_COUNTED,
-    HELD_OUT_PAIRS,
+    HELD_OUT_RELATIONS,
+    HELD_OUT_UNRELATED,
     RELATIONS,
     TASKS,
+    converse,
+    held_out_colored_pairs,
     sample_scene,
 )
 
@@ -31,7 +34,11 @@ def test_no_prompt_is_a_training_caption(training_captions):
 
 def test_training_captions_do_look_like_prompts(training_captions):
     # Guards the test above: it would pass by chance if captions were worded in another way.
-    assert {"a photo of a circle left of a square", "a photo of two circles"} <= training_captions
+    assert {
+        "a photo of a circle left of a square",
+        "a photo of two circles",
+        "a photo of one circle",
+    } <= training_captions
 
 
 def test_sixty_to_seventy_different_prompts_in_the_order_of_the_tasks():
@@ -40,25 +47,40 @@ def test_sixty_to_seventy_different_prompts_in_the_order_of_the_tasks():
     assert len({record["prompt"] for record in records}) == len(records)
     assert list(dict.fromkeys(record["tag"] for record in records)) == list(TASKS)
     assert Counter(record["tag"] for record in records) == {
-        "single_object": 5,
+        "single_object": 4,
         "two_object": 4,
-        "counting": 4,
+        "counting": 3,
         "colors": 6,
         "position": 16,
         "color_attr": 28,
     }
 
 
-def test_records_ask_for_held_out_combinations_only():
+def test_every_record_but_a_single_object_asks_for_a_held_out_combination():
     for record in prompt_records():
-        shapes = tuple(sorted(item["class"] for item in record["include"]))
-        first = record["include"][0]
-        if record["tag"] in ("two_object", "position", "color_attr"):
-            assert shapes in HELD_OUT_PAIRS
+        include = record["include"]
+        first = include[0]
+        if record["tag"] == "two_object":
+            assert tuple(sorted(item["class"] for item in include)) in HELD_OUT_UNRELATED
+        if record["tag"] == "position":
+            told = (include[1]["class"], include[1]["position"][0], first["class"])
+            assert {told, converse(*told)} & set(HELD_OUT_RELATIONS)
+        if record["tag"] == "color_attr":
+            assert tuple((i["color"], i["class"]) for i in include) in held_out_colored_pairs()
         if record["tag"] == "counting":
             assert (first["count"], first["class"]) in HELD_OUT_COUNTED
         if record["tag"] == "colors":
             assert (first["color"], first["class"]) in HELD_OUT_COLORED
+
+
+def test_no_training_scene_shows_a_held_out_coloured_shape_or_pair():
+    rng = np.random.default_rng(5)
+    asked = {tuple(sorted(claims(r["prompt"]).items(), key=str)): r for r in prompt_records()}
+    for _ in range(3000):
+        scene = sample_scene(rng)
+        shown = Counter((thing.shape, thing.color) for thing in scene.things)
+        record = asked.get(tuple(sorted(shown.items(), key=str)))
+        assert record is None, f"{scene} answers {record}"
 
 
 def test_the_include_list_says_what_the_prompt_says():

@@ -217,19 +217,19 @@ def test_a_folder_without_a_checkpoint_is_refused_by_its_path(tmp_path):
 
 
 CIRCLE = Thing("circle", "red", 0.25, 0.5, 0.4, 0.0)
-STAR = Thing("star", "blue", 0.75, 0.5, 0.4, 0.0)
-PAIR = Scene("position", (CIRCLE, STAR), "plain", "white", 100, 100, 0)
+TRIANGLE = Thing("triangle", "blue", 0.75, 0.5, 0.4, 0.0)
+PAIR = Scene("position", (CIRCLE, TRIANGLE), "plain", "white", 100, 100, 0)
 
 
 @pytest.mark.parametrize(
     ("caption", "true"),
     [
-        ("a red circle left of a blue star on a plain white ground", True),
-        ("a blue star right of a red circle on a plain white ground", True),
-        ("a photo of a star right of a circle", True),
-        ("a photo of a circle above a star", False),
-        ("a blue circle left of a red star", False),
-        ("a red circle and a blue star on a plain white ground", None),
+        ("a red circle left of a blue triangle on a plain white ground", True),
+        ("a blue triangle right of a red circle on a plain white ground", True),
+        ("a photo of a triangle right of a circle", True),
+        ("a photo of a circle above a triangle", False),
+        ("a blue circle left of a red triangle", False),
+        ("a red circle and a blue triangle on a plain white ground", None),
     ],
 )
 def test_a_claimed_relation_is_judged_by_where_the_things_are(caption, true):
@@ -237,11 +237,11 @@ def test_a_claimed_relation_is_judged_by_where_the_things_are(caption, true):
 
 
 def test_a_short_caption_may_leave_colours_out_but_not_get_them_wrong():
-    assert shapes_are_right("a photo of a circle left of a star", PAIR)
-    assert shapes_are_right("a red circle and a star", PAIR)
-    assert not shapes_are_right("a blue circle and a star", PAIR)
+    assert shapes_are_right("a photo of a circle left of a triangle", PAIR)
+    assert shapes_are_right("a red circle and a triangle", PAIR)
+    assert not shapes_are_right("a blue circle and a triangle", PAIR)
     assert not shapes_are_right("a photo of a circle", PAIR)
-    assert not shapes_are_right("a photo of two circles and a star", PAIR)
+    assert not shapes_are_right("a photo of two circles and a triangle", PAIR)
 
 
 def test_scores_count_right_captions_before_and_after(tmp_path):

@@ -18,7 +18,7 @@ PREFIXES = ("The image shows", "The image", "This picture displays: ")
         ("The image of Ada Lovelace", "of Ada Lovelace"),
         ("A sign. The image shows a sign", "A sign. The image shows a sign"),
         ("The imageshows a sign", "The imageshows a sign"),
-        ('"The image shows a star" in red', '"The image shows a star" in red'),
+        ('"The image shows a triangle" in red', '"The image shows a triangle" in red'),
         ("The image shows", ""),
     ],
 )
@@ -77,7 +77,7 @@ def test_loops_are_repetitive(text):
     "text",
     [
         "a very very very large dog",
-        "a red star and a red cross",
+        "a red triangle and a red cross",
         "a red cup to the left of a blue cup, with a small spoon between the red cup and the blue plate, "
         "on a wooden table in front of a window",
     ],
@@ -97,7 +97,7 @@ def test_the_repeated_share_is_a_share(words, n):
 
 
 def test_words_in_common_with_an_alt_text_the_model_never_saw_are_agreement():
-    text = "a red circle left of a blue star on a plain white ground"
+    text = "a red circle left of a blue triangle on a plain white ground"
     assert caption_flags(text, "stop") == []
     assert caption_flags(text, "stop", hint=text.upper()) == ["copies_alt_text"]
 

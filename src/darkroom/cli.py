@@ -141,7 +141,7 @@ def serve(
 def train_components(
     out: Annotated[Path, typer.Option(help="folder for vae/, clip/ and captioner/")],
     only: Annotated[str, typer.Option(help="one of vae, clip, captioner; all by default")] = "",
-    num_threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    num_threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
 ) -> None:
     """Train the demo's small VAE, CLIP and captioner from scratch, as those in the repository were."""
     from darkroom.demo.pretrain import train_all

@@ -76,7 +76,7 @@ def alt_text(
         rng: the only source of chance.
         long: a long true caption.
         short: a short true caption.
-        nouns: what the picture shows, as a shop would call it, e.g. ("star", "circle").
+        nouns: what the picture shows, as a shop would call it, e.g. ("cross", "circle").
         scene: the picture's scene if it has one; a wrong caption is then truly wrong.
 
     Returns:

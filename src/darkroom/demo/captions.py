@@ -3,8 +3,7 @@
 import re
 from collections import Counter
 
-from darkroom.demo.scenes import COLORS, SHAPES, Scene, Thing
-from darkroom.evaluate.geometry import relations
+from darkroom.demo.scenes import COLORS, SHAPES, Scene, Thing, relation
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
@@ -27,8 +26,19 @@ def long_caption(scene: Scene) -> str:
 
 
 def short_caption(scene: Scene) -> str:
-    """Shapes, count and relation in GenEval's manner; the colour only of a single object."""
-    return f"a photo of {_objects(scene, colored=len(scene.things) == 1)}"
+    """Shapes, count and relation in GenEval's manner; the colours where the ground is white.
+
+    A single shape without its colour is "one circle", so that GenEval's "a photo of a circle" stays a new
+    sentence.
+    """
+    if len(scene.things) == 1 and not names_colors(scene):
+        return f"a photo of one {scene.things[0].shape}"
+    return f"a photo of {_objects(scene, colored=names_colors(scene))}"
+
+
+def names_colors(scene: Scene) -> bool:
+    """Whether a short caption tells the colours: so prompts with and without them are both like captions."""
+    return scene.ground == "white"
 
 
 def claims(caption: str) -> Counter[tuple[str, str | None]]:
@@ -43,15 +53,6 @@ def claims(caption: str) -> Counter[tuple[str, str | None]]:
 def is_right(caption: str, scene: Scene) -> bool:
     """Whether a caption names exactly the scene's shapes, with their colours and number."""
     return claims(caption) == Counter((thing.shape, thing.color) for thing in scene.things)
-
-
-def relation(scene: Scene) -> str | None:
-    """The one GenEval relation of the first thing to the second, or None (none, or a diagonal)."""
-    if len(scene.things) != 2 or scene.things[0].shape == scene.things[1].shape:
-        return None
-    first, second = (thing.box(scene.width, scene.height) for thing in scene.things)
-    found = relations(first, second)
-    return next(iter(found)) if len(found) == 1 else None
 
 
 def _objects(scene: Scene, colored: bool) -> str:

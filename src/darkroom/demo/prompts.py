@@ -7,21 +7,18 @@ A record has GenEval's keys (arXiv 2310.11513): `tag`, `include`, `exclude` (cou
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from darkroom.demo.captions import NUMBERS, PLURALS, relation
+from darkroom.demo.captions import NUMBERS, PLURALS
 from darkroom.demo.scenes import (
-    COLORS,
     HELD_OUT_COLORED,
     HELD_OUT_COUNTED,
-    HELD_OUT_PAIRS,
-    RELATIONS,
+    HELD_OUT_RELATIONS,
+    HELD_OUT_UNRELATED,
     SHAPES,
     Scene,
+    converse,
+    held_out_colored_pairs,
+    relation,
 )
-
-_COLOR_PAIRS_PER_PROMPT = 7
-_COLOR_SEED = 20231017
 
 Record = dict[str, Any]
 
@@ -39,15 +36,16 @@ def prompt_records() -> list[Record]:
 
 
 def _single_objects() -> Iterator[Record]:
-    # Training captions of a single shape always tell its colour, so these are new as sentences only.
+    # Training captions tell a single shape's colour or say "one circle": these are new as sentences only.
     for shape in SHAPES:
         yield _record("single_object", f"a {shape}", [{"class": shape, "count": 1}])
 
 
 def _two_objects() -> Iterator[Record]:
-    for first, second in _ordered_pairs():
-        include = [{"class": first, "count": 1}, {"class": second, "count": 1}]
-        yield _record("two_object", f"a {first} and a {second}", include)
+    for pair in HELD_OUT_UNRELATED:
+        for first, second in (pair, pair[::-1]):
+            include = [{"class": first, "count": 1}, {"class": second, "count": 1}]
+            yield _record("two_object", f"a {first} and a {second}", include)
 
 
 def _countings() -> Iterator[Record]:
@@ -63,8 +61,8 @@ def _colors() -> Iterator[Record]:
 
 
 def _positions() -> Iterator[Record]:
-    for subject, reference in _ordered_pairs():
-        for name in RELATIONS:
+    for told in HELD_OUT_RELATIONS:
+        for subject, name, reference in (told, converse(*told)):
             include = [
                 {"class": reference, "count": 1},
                 {"class": subject, "count": 1, "position": [name, 0]},
@@ -73,20 +71,10 @@ def _positions() -> Iterator[Record]:
 
 
 def _color_attributes() -> Iterator[Record]:
-    rng = np.random.default_rng(_COLOR_SEED)
-    color_pairs = [(a, b) for a in COLORS for b in COLORS if a != b]
-    for first, second in _ordered_pairs():
-        drawn = rng.choice(len(color_pairs), size=_COLOR_PAIRS_PER_PROMPT, replace=False)
-        for color, other in (color_pairs[i] for i in sorted(drawn)):
-            include = [
-                {"class": first, "count": 1, "color": color},
-                {"class": second, "count": 1, "color": other},
-            ]
-            yield _record("color_attr", f"a {color} {first} and a {other} {second}", include)
-
-
-def _ordered_pairs() -> list[tuple[str, str]]:
-    return [pair for first, second in HELD_OUT_PAIRS for pair in ((first, second), (second, first))]
+    for pair in held_out_colored_pairs():
+        include = [{"class": shape, "count": 1, "color": color} for color, shape in pair]
+        (color, first), (other, second) = pair
+        yield _record("color_attr", f"a {color} {first} and a {other} {second}", include)
 
 
 def _record(tag: str, what: str, include: list[Record]) -> Record:

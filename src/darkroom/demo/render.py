@@ -29,23 +29,17 @@ def render(scene: Scene) -> np.ndarray:
 def outline(shape: str) -> np.ndarray:
     """The closed outline of a shape in the unit square [-1, 1]^2: float, (points, 2)."""
     if shape == "circle":
-        return _polar(np.linspace(0, 360, 48, endpoint=False), 1.0)
+        angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
     if shape == "square":
         return np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.9
     if shape == "triangle":
         return np.array([(0, -1), (1, 0.85), (-1, 0.85)])
-    if shape == "star":
-        return _polar(np.arange(10) * 36 - 90, np.tile((1.08, 0.45), 5)) + np.array((0, 0.08))
     if shape == "cross":
         a = 0.34
         corners = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a)]
         return np.array([*corners, (-1, a), (-1, -a), (-a, -a)])
     raise ValueError(f"unknown shape {shape!r}")
-
-
-def _polar(degrees: np.ndarray, radius: np.ndarray | float) -> np.ndarray:
-    angle = np.deg2rad(degrees)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def _draw_thing(picture: np.ndarray, thing: Thing, scene: Scene, rng: np.random.Generator) -> None:

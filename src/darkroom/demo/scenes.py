@@ -5,30 +5,64 @@ them, and the evaluation prompts (`prompts.py`) ask for exactly those.
 """
 
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-SHAPES = ("circle", "square", "triangle", "star", "cross")
+from darkroom.evaluate.geometry import relations
+
+SHAPES = ("circle", "square", "triangle", "cross")
 COLORS = ("red", "yellow", "green", "blue", "purple", "black")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 PATTERNS = ("plain", "striped", "checked", "speckled")
 GROUNDS = ("white", "grey", "cream", "pale blue")
 RELATIONS = ("left of", "right of", "above", "below")
 
-HELD_OUT_PAIRS = (("circle", "star"), ("cross", "square"))
+# (colour, shape) of a single thing.
 HELD_OUT_COLORED = (
-    ("red", "star"),
+    ("red", "triangle"),
     ("yellow", "circle"),
-    ("green", "triangle"),
-    ("blue", "cross"),
-    ("purple", "square"),
-    ("black", "star"),
+    ("green", "cross"),
+    ("blue", "square"),
+    ("purple", "triangle"),
+    ("black", "circle"),
 )
-HELD_OUT_COUNTED = ((2, "star"), (3, "circle"), (4, "triangle"), (3, "square"))
+# (number, shape) of equal things.
+HELD_OUT_COUNTED = ((2, "cross"), (3, "circle"), (4, "triangle"))
+# (subject, relation, reference); told from the other side, it is the same combination.
+HELD_OUT_RELATIONS = (
+    ("circle", "left of", "cross"),
+    ("cross", "above", "circle"),
+    ("square", "left of", "triangle"),
+    ("triangle", "above", "square"),
+    ("cross", "left of", "square"),
+    ("circle", "above", "square"),
+    ("triangle", "left of", "circle"),
+    ("triangle", "above", "cross"),
+)
+# Two shapes in no single relation: nothing but "and" stands between them.
+HELD_OUT_UNRELATED = (("circle", "cross"), ("square", "triangle"))
+# So many coloured pairs, such as a red circle and a blue cross, wherever they stand.
+_NUM_COLORED_PAIRS = 28
+_COLORED_PAIRS_SEED = 20231017
+_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-_ASPECT_RATIOS = (0.5, 0.6, 0.67, 0.75, 0.8, 1.0, 1.0, 1.0, 1.25, 1.33, 1.5, 1.67, 2.0)
-_TASK_SHARES = (0.10, 0.10, 0.24, 0.12, 0.22, 0.22)
+_ASPECT_RATIOS = (0.5, 0.6, 0.67, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 1.67, 2.0)
+_SIZES = {1: (0.50, 0.72), 2: (0.38, 0.45), 3: (0.36, 0.43), 4: (0.36, 0.42)}
+# Centres in units of the picture's sides.
+_CELLS = np.array([(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)])
+_PAIRS = {
+    "row": np.array([(0.25, 0.5), (0.75, 0.5)]),
+    "column": np.array([(0.5, 0.25), (0.5, 0.75)]),
+    "falling": np.array([(0.25, 0.25), (0.75, 0.75)]),
+    "rising": np.array([(0.25, 0.75), (0.75, 0.25)]),
+}
+_ARRANGEMENT_SHARES = (0.42, 0.42, 0.08, 0.08)
+_MARGIN = 0.02
+_PAIR_JITTER = 0.04
+_TASK_SHARES = (0.14, 0.10, 0.22, 0.14, 0.20, 0.20)
 
 
 @dataclass(frozen=True)
@@ -71,14 +105,45 @@ class Scene:
         return cls(**{**record, "things": tuple(Thing(**thing) for thing in record["things"])})
 
 
+def relation(scene: Scene) -> str | None:
+    """The one GenEval relation of the first thing to the second, or None (none, or a diagonal)."""
+    if len(scene.things) != 2 or scene.things[0].shape == scene.things[1].shape:
+        return None
+    first, second = (thing.box(scene.width, scene.height) for thing in scene.things)
+    found = relations(first, second)
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def converse(subject: str, name: str, reference: str) -> tuple[str, str, str]:
+    """The same relation told from the other side: a left of b -> b right of a."""
+    return reference, _OPPOSITE[name], subject
+
+
+@cache
+def held_out_colored_pairs() -> tuple[tuple[tuple[str, str], tuple[str, str]], ...]:
+    """Pairs of (colour, shape) that no training scene shows together, in the order in which prompts name them."""
+    kinds = [(color, shape) for shape in SHAPES for color in COLORS]
+    pairs = [(a, b) for a, b in combinations(kinds, 2) if a[0] != b[0] and a[1] != b[1]]
+    rng = np.random.default_rng(_COLORED_PAIRS_SEED)
+    chosen = [pairs[i] for i in sorted(rng.choice(len(pairs), size=_NUM_COLORED_PAIRS, replace=False))]
+    return tuple((b, a) if rng.random() < 0.5 else (a, b) for a, b in chosen)
+
+
 def is_held_out(scene: Scene) -> bool:
     """Whether a scene shows a combination that is kept for the evaluation."""
-    shapes = tuple(sorted({thing.shape for thing in scene.things}))
-    if len(scene.things) == 1:
-        return (scene.things[0].color, scene.things[0].shape) in HELD_OUT_COLORED
-    if len(shapes) == 1:
-        return (len(scene.things), shapes[0]) in HELD_OUT_COUNTED
-    return shapes in HELD_OUT_PAIRS
+    kinds = [(thing.color, thing.shape) for thing in scene.things]
+    shapes = [thing.shape for thing in scene.things]
+    if len(kinds) == 1:
+        return kinds[0] in HELD_OUT_COLORED
+    if len(set(shapes)) == 1:
+        return (len(kinds), shapes[0]) in HELD_OUT_COUNTED
+    if any(set(kinds) == set(pair) for pair in held_out_colored_pairs()):
+        return True
+    name = relation(scene)
+    if name is None:
+        return tuple(sorted(shapes)) in HELD_OUT_UNRELATED
+    told = (shapes[0], name, shapes[1])
+    return told in HELD_OUT_RELATIONS or converse(*told) in HELD_OUT_RELATIONS
 
 
 def sample_scene(
@@ -99,23 +164,20 @@ def sample_scene(
     task = task or str(rng.choice(TASKS, p=_TASK_SHARES))
     while True:
         scene = _draw(rng, task, sides_px)
-        if scene is not None and (held_out is None or is_held_out(scene) == held_out):
+        if held_out is None or is_held_out(scene) == held_out:
             return scene
 
 
-def _draw(rng: np.random.Generator, task: str, sides_px: tuple[int, int]) -> Scene | None:
+def _draw(rng: np.random.Generator, task: str, sides_px: tuple[int, int]) -> Scene:
     width, height = _draw_size(rng, sides_px)
     kinds = _draw_kinds(rng, task)
-    low, high = {1: (0.42, 0.68), 2: (0.34, 0.44), 3: (0.30, 0.38), 4: (0.28, 0.34)}[len(kinds)]
-    sizes = rng.uniform(low, high, size=len(kinds))
+    sizes = rng.uniform(*_SIZES[len(kinds)], size=len(kinds))
     places = _place(rng, sizes, width, height)
-    if places is None:
-        return None
     things = tuple(
         Thing(shape, color, round(x, 4), round(y, 4), round(float(size), 4), _draw_angle(rng, shape))
         for (shape, color), (x, y), size in zip(kinds, places, sizes, strict=True)
     )
-    pattern = str(rng.choice(PATTERNS, p=(0.55, 0.15, 0.15, 0.15)))
+    pattern = str(rng.choice(PATTERNS, p=(0.7, 0.1, 0.1, 0.1)))
     ground = str(rng.choice(GROUNDS, p=(0.4, 0.2, 0.2, 0.2)))
     return Scene(task, things, pattern, ground, width, height, int(rng.integers(2**31)))
 
@@ -142,23 +204,29 @@ def _draw_angle(rng: np.random.Generator, shape: str) -> float:
     return round(float(rng.uniform(-10, 10)), 1) if shape != "circle" else 0.0
 
 
-def _place(
-    rng: np.random.Generator, sizes: np.ndarray, width: int, height: int
-) -> list[tuple[float, float]] | None:
-    """Centres such that no two shapes come nearer than 4% of the shorter side, or None."""
+def _place(rng: np.random.Generator, sizes: np.ndarray, width: int, height: int) -> list[tuple[float, float]]:
+    """Centres. One shape stands anywhere; more stand each in a cell of its own of a 2 x 2 grid.
+
+    Two of them share a row or a column, which is shifted as a whole, or stand on a diagonal.
+    """
     short = min(width, height)
-    for _ in range(60):
-        places: list[tuple[float, float]] = []
-        for i, size in enumerate(sizes):
-            half_x, half_y = (size / 2 + 0.02) * short / width, (size / 2 + 0.02) * short / height
-            x, y = float(rng.uniform(half_x, 1 - half_x)), float(rng.uniform(half_y, 1 - half_y))
-            apart = all(
-                max(abs(x - u) * width, abs(y - v) * height) > ((size + sizes[j]) / 2 + 0.04) * short
-                for j, (u, v) in enumerate(places)
-            )
-            if not apart:
-                break
-            places.append((x, y))
-            if i == len(sizes) - 1:
-                return places
-    return None
+    reach = [(size * short / width / 2 + _MARGIN, size * short / height / 2 + _MARGIN) for size in sizes]
+    if len(sizes) == 1:
+        return [
+            (0.5 + (0.5 - reach[0][0]) * rng.uniform(-1, 1), 0.5 + (0.5 - reach[0][1]) * rng.uniform(-1, 1))
+        ]
+    cells = _CELLS[rng.permutation(len(_CELLS))[: len(sizes)]]
+    shift = np.zeros(2)
+    if len(sizes) == 2:
+        arrangement = rng.choice(list(_PAIRS), p=_ARRANGEMENT_SHARES)
+        cells = _PAIRS[arrangement][:: int(rng.choice((1, -1)))]
+        if arrangement in ("row", "column"):
+            across = int(arrangement == "row")
+            shift[across] = rng.uniform(-1, 1) * (0.5 - max(r[across] for r in reach) - _PAIR_JITTER)
+    places = []
+    for cell, room in zip(cells, reach, strict=True):
+        jitter = np.array([0.25 - r for r in room])
+        if shift.any():
+            jitter[int(shift[1] != 0)] = _PAIR_JITTER
+        places.append(tuple(cell + shift + jitter * rng.uniform(-1, 1, size=2)))
+    return places

@@ -6,7 +6,7 @@ from typing import Any
 COMPONENTS = ("vae", "clip", "captioner")
 
 
-def train_all(out: str | Path, only: str = "", num_threads: int = 2) -> dict[str, dict[str, float]]:
+def train_all(out: str | Path, only: str = "", num_threads: int = 1) -> dict[str, dict[str, float]]:
     """Train the components from scratch into `out`/vae, `out`/clip and `out`/captioner.
 
     Args:

@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 _GRID = IMAGE_PX // PATCH_PX
 _NUM_IMAGE_TOKENS = _GRID**2
 _WIDTH = 192
+_PEAK_RATE = 1.2e-3
 # Classes of `patch_facts`: ground or a colour, ground or a shape, a thing's centre or not, row, column.
 _FACT_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 2, _GRID, _GRID)
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -63,17 +64,15 @@ _CHAT_TEMPLATE = (
 def train_captioner(
     out_folder: str | Path,
     seed: int = 0,
-    steps: int = 4000,
-    threads: int = 2,
+    steps: int = 2800,
+    threads: int = 1,
     num_pictures: int = 40_000,
     batch_size: int = 48,
-    start: str | Path | None = None,
 ) -> dict[str, float]:
     """Train the demo's captioner from nothing and write it as a transformers folder (float16).
 
-    The same arguments give the same bytes on the same kind of machine. A step takes 0.3 to 0.6 s on two
-    threads of a CPU with bfloat16 matrix units. The committed weights are of two rounds: seed 0 for 2400
-    steps (with `patch_facts` that had no rows and columns yet), then seed 1 for 1600 with `start`.
+    The same arguments give the same bytes on the same kind of machine; the committed weights are the defaults'.
+    A step takes 0.3 to 0.6 s on two threads of a CPU with bfloat16 matrix units.
 
     Args:
         out_folder: gets config.json, model.safetensors and the processor's files.
@@ -82,7 +81,6 @@ def train_captioner(
         threads: threads of the arithmetic; the pictures are drawn by as many processes.
         num_pictures: pictures drawn once and reused; half of the uses are mirrored.
         batch_size: pictures a step; each counts with its long and its short caption.
-        start: folder of an earlier captioner to go on from, with a new seed; None starts from nothing.
 
     Returns:
         The last mean loss, the wall-clock seconds and the number of weights.
@@ -94,10 +92,7 @@ def train_captioner(
     _log.info("drew %d pictures in %.0f s", num_pictures, time.monotonic() - begin)
     processor = make_processor()
     model = make_model(processor)
-    if start is not None:
-        model.load_state_dict(LlavaForConditionalGeneration.from_pretrained(start).float().state_dict())
-    peak_rate = 1.2e-3 if start is None else 8e-4
-    loss = _fit(model, processor, pool, seed, steps, batch_size, peak_rate)
+    loss = _fit(model, processor, pool, seed, steps, batch_size)
     model.half().save_pretrained(out_folder)
     processor.save_pretrained(out_folder)
     weights = float(sum(p.numel() for p in model.parameters()))
@@ -194,7 +189,6 @@ def _fit(
     seed: int,
     steps: int,
     batch_size: int,
-    peak_rate: float,
 ) -> float:
     """Teacher-forced next-token training on both captions of a picture; the mean loss of the end."""
     rng = np.random.default_rng([seed, 1])
@@ -206,12 +200,12 @@ def _fit(
     others = [p for p in weights if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=peak_rate,
+        lr=_PEAK_RATE,
         betas=(0.9, 0.98),
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak_rate, total_steps=steps, pct_start=min(0.08, 300 / steps), cycle_momentum=False
+        optimizer, _PEAK_RATE, total_steps=steps, pct_start=min(0.08, 300 / steps), cycle_momentum=False
     )
     recent: list[float] = []
     begin = time.monotonic()

@@ -47,6 +47,7 @@ class Claim:
     ground: tuple[str, str] | None = None
     place: str | None = None
     size: str | None = None
+    one: bool = False  # a single shape is "one circle", not "a circle"
 
 
 @dataclass
@@ -148,8 +149,8 @@ def long_claim(scene: Scene) -> Claim:
 
 def short_claim(scene: Scene) -> Claim:
     """What `captions.short_caption` says."""
-    groups, relation = _groups(scene, colored=len(scene.things) == 1)
-    return Claim(groups, relation)
+    groups, relation = _groups(scene, colored=captions.names_colors(scene))
+    return Claim(groups, relation, one=len(scene.things) == 1 and not captions.names_colors(scene))
 
 
 def draw_claim(scene: Scene, rng: np.random.Generator) -> Claim:
@@ -171,7 +172,7 @@ def say(claim: Claim, photo: bool) -> str:
         if number > 1:
             names.append(f"{captions.NUMBERS[number]} {noun.removesuffix(shape)}{captions.PLURALS[shape]}")
         else:
-            names.append(f"a {noun}")
+            names.append(f"{'one' if claim.one else 'a'} {noun}")
     words = f" {claim.relation or 'and'} ".join(names)
     words += f" {claim.place}" if claim.place else ""
     words += " on a {} {} ground".format(*claim.ground) if claim.ground else ""

@@ -7,7 +7,6 @@ standard deviation is a visible part of the latents'; and a decoder trained on n
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,7 @@ SIZES = ((64, 64), (64, 64), (48, 80), (80, 48), (48, 96), (96, 48))
 BLOCK_CHANNELS = (16, 32, 64, 96, 96)
 LATENT_CHANNELS = 16
 
-NUM_STEPS = 3500
-# The first part of the steps sees crops of this size: four times as many steps a minute.
-CROP_PX = 32
-CROP_SHARE = 0.7
+NUM_STEPS = 4000
 BATCH_SIZE = 16
 MUON_LEARNING_RATE = 0.008
 ADAM_LEARNING_RATE = 1e-3
@@ -67,7 +63,7 @@ def build_vae() -> Any:
 
 
 def train_vae(
-    out_folder: Path, seed: int = 0, num_steps: int = NUM_STEPS, threads: int = 2, num_pictures: int = 12_000
+    out_folder: Path, seed: int = 0, num_steps: int = NUM_STEPS, threads: int = 1, num_pictures: int = 12_000
 ) -> dict[str, float]:
     """Train the VAE and write it, float16, as a diffusers folder; returns `measure_vae`'s numbers.
 
@@ -79,7 +75,7 @@ def train_vae(
     held_out = make_pool(min(num_pictures, 600), SIZES, seed + 1, crop=True, num_workers=threads)
     torch.manual_seed(seed)
     vae = build_vae()
-    stream = batches(pool, np.random.default_rng((seed, 2)), BATCH_SIZE, round(num_steps * CROP_SHARE))
+    stream = batches(pool, np.random.default_rng((seed, 2)), BATCH_SIZE)
     average = _run(vae, stream, num_steps)
     vae.load_state_dict(average)
     save_vae(vae, held_out, out_folder)
@@ -157,20 +153,14 @@ def _gradient_error(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tens
     ).abs().mean()
 
 
-def batches(
-    pool: Pool, rng: np.random.Generator, batch_size: int, num_cropped: int
-) -> Iterator[torch.Tensor]:
-    """Endless float32 batches (n, 3, h, w) in [-1, 1] of one size each, mirrored; the first ones are crops."""
+def batches(pool: Pool, rng: np.random.Generator, batch_size: int) -> Iterator[torch.Tensor]:
+    """Endless float32 batches (n, 3, h, w) in [-1, 1] of one size each, mirrored at random."""
     sizes = list(pool.pictures)
     shares = np.array([len(pool.pictures[size]) for size in sizes], np.float64)
-    for step in count():
+    while True:
         pictures = pool.pictures[sizes[int(rng.choice(len(sizes), p=shares / shares.sum()))]]
         batch = pictures[rng.integers(len(pictures), size=batch_size)]
         batch = batch[:, :: int(rng.choice((1, -1))), :: int(rng.choice((1, -1)))]
-        if step < num_cropped:
-            y, x = (rng.integers(side - CROP_PX + 1, size=batch_size) for side in batch.shape[1:3])
-            corners = zip(batch, y, x, strict=True)
-            batch = np.stack([p[top : top + CROP_PX, left : left + CROP_PX] for p, top, left in corners])
         yield to_tensor(batch)
 
 
