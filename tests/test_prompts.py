@@ -50,7 +50,7 @@ def test_sixty_to_seventy_different_prompts_in_the_order_of_the_tasks():
         "single_object": 4,
         "two_object": 4,
         "counting": 3,
-        "colors": 6,
+        "colors": 5,
         "position": 16,
         "color_attr": 28,
     }

@@ -26,7 +26,7 @@ def long_caption(scene: Scene) -> str:
 
 
 def short_caption(scene: Scene) -> str:
-    """Shapes, count and relation in GenEval's manner; the colours where the ground is white.
+    """Shapes, count and relation in GenEval's manner; the colours unless all is black, as in ink.
 
     A single shape without its colour is "one circle", so that GenEval's "a photo of a circle" stays a new
     sentence.
@@ -38,7 +38,7 @@ def short_caption(scene: Scene) -> str:
 
 def names_colors(scene: Scene) -> bool:
     """Whether a short caption tells the colours: so prompts with and without them are both like captions."""
-    return scene.ground == "white"
+    return any(thing.color != "black" for thing in scene.things)
 
 
 def claims(caption: str) -> Counter[tuple[str, str | None]]:
