@@ -113,7 +113,8 @@ def test_transformers_loads_and_asks_it_as_it_does_any_llava():
 
 def test_training_twice_gives_the_same_folder(tmp_path):
     for name in ("a", "b"):
-        train_captioner(tmp_path / name, seed=3, steps=2, threads=1, num_pictures=40, batch_size=8)
+        rounds = ((2, 1e-3), (2, 1e-3))
+        train_captioner(tmp_path / name, seed=3, rounds=rounds, num_pictures=40, batch_size=8)
     assert sha256_folder(tmp_path / "a") == sha256_folder(tmp_path / "b")
 
 

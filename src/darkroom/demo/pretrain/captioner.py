@@ -47,7 +47,8 @@ _log = logging.getLogger(__name__)
 _GRID = IMAGE_PX // PATCH_PX
 _NUM_IMAGE_TOKENS = _GRID**2
 _WIDTH = 192
-_PEAK_RATE = 1.2e-3
+# (optimizer steps, highest learning rate) of each round; a round has pictures of its own.
+ROUNDS = ((2800, 1.2e-3), (1400, 8e-4))
 # Classes of `patch_facts`: ground or a colour, ground or a shape, a thing's centre or not, row, column.
 _FACT_CLASSES = (1 + len(COLORS), 1 + len(SHAPES), 2, _GRID, _GRID)
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -64,7 +65,7 @@ _CHAT_TEMPLATE = (
 def train_captioner(
     out_folder: str | Path,
     seed: int = 0,
-    steps: int = 2800,
+    rounds: Sequence[tuple[int, float]] = ROUNDS,
     threads: int = 1,
     num_pictures: int = 40_000,
     batch_size: int = 48,
@@ -77,7 +78,7 @@ def train_captioner(
     Args:
         out_folder: gets config.json, model.safetensors and the processor's files.
         seed: of the weights, the pictures and their order.
-        steps: optimizer steps.
+        rounds: (optimizer steps, highest learning rate) of each round.
         threads: threads of the arithmetic; the pictures are drawn by as many processes.
         num_pictures: pictures drawn once and reused; half of the uses are mirrored.
         batch_size: pictures a step; each counts with its long and its short caption.
@@ -88,11 +89,14 @@ def train_captioner(
     begin = time.monotonic()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    pool = draw_pool(num_pictures, IMAGE_PX, seed, threads)
-    _log.info("drew %d pictures in %.0f s", num_pictures, time.monotonic() - begin)
     processor = make_processor()
     model = make_model(processor)
-    loss = _fit(model, processor, pool, seed, steps, batch_size)
+    for number, (steps, peak_rate) in enumerate(rounds):
+        if number:
+            torch.manual_seed(seed + number)
+            model.half().float()  # as if it had been written and read
+        pool = draw_pool(num_pictures, IMAGE_PX, seed + number, threads)
+        loss = _fit(model, processor, pool, seed + number, steps, batch_size, peak_rate)
     model.half().save_pretrained(out_folder)
     processor.save_pretrained(out_folder)
     weights = float(sum(p.numel() for p in model.parameters()))
@@ -189,6 +193,7 @@ def _fit(
     seed: int,
     steps: int,
     batch_size: int,
+    peak_rate: float,
 ) -> float:
     """Teacher-forced next-token training on both captions of a picture; the mean loss of the end."""
     rng = np.random.default_rng([seed, 1])
@@ -200,12 +205,12 @@ def _fit(
     others = [p for p in weights if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=_PEAK_RATE,
+        lr=peak_rate,
         betas=(0.9, 0.98),
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _PEAK_RATE, total_steps=steps, pct_start=min(0.08, 300 / steps), cycle_momentum=False
+        optimizer, peak_rate, total_steps=steps, pct_start=min(0.08, 300 / steps), cycle_momentum=False
     )
     recent: list[float] = []
     begin = time.monotonic()
