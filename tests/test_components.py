@@ -10,10 +10,12 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import CLIPTextModel
 
 from darkroom.config.components import Component
 from darkroom.config.model import MMDiTModel
 from darkroom.models import components, text_encoders
+from darkroom.sample.families import without_projection
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -95,6 +97,15 @@ def test_text_encoder_in_transformers_format_equals_the_converted_one(clip_folde
     loaded = text_encoders.load_text_encoder(component)
     for a, b in zip(*(e.encode(["a red circle"], CONTEXT) for e in (converted, loaded)), strict=True):
         assert torch.equal(a.hidden, b.hidden) and torch.equal(a.pooled, b.pooled)
+
+
+def test_without_its_projection_a_text_tower_gives_the_same_states(clip_folder):
+    with_projection = text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder))).model
+    plain = without_projection(with_projection)
+    assert isinstance(plain, CLIPTextModel)
+    tokens = torch.tensor([[3, 1, 2]])
+    states = [model(tokens).last_hidden_state for model in (with_projection, plain)]
+    assert torch.equal(*states)
 
 
 def test_clip_scores_with_the_weights_as_stored_and_not_rounded_to_float16(clip_folder):

@@ -104,8 +104,10 @@ def without_projection(model: Any) -> Any:
     if not isinstance(model, CLIPTextModelWithProjection):
         return model
     plain = CLIPTextModel(model.config)
-    state = {name: t for name, t in model.state_dict().items() if not name.startswith("text_projection")}
-    plain.load_state_dict(state)
+    state = model.state_dict()
+    plain.load_state_dict(
+        {name: state.get(f"text_model.{name}", state.get(name)) for name in plain.state_dict()}
+    )
     plain = moved(plain.to(dtype=model.dtype), model.device)  # type: ignore[call-arg]
     return plain.eval().requires_grad_(False)
 
