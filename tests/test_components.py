@@ -100,7 +100,9 @@ def test_text_encoder_in_transformers_format_equals_the_converted_one(clip_folde
 
 
 def test_without_its_projection_a_text_tower_gives_the_same_states(clip_folder):
-    with_projection = text_encoders.load_text_encoder(Component(kind="text_encoder", path=str(clip_folder))).model
+    with_projection = text_encoders.load_text_encoder(
+        Component(kind="text_encoder", path=str(clip_folder))
+    ).model
     plain = without_projection(with_projection)
     assert isinstance(plain, CLIPTextModel)
     tokens = torch.tensor([[3, 1, 2]])
