@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from darkroom.config import ConfigError, load_project
+from darkroom.config.paths import local_path
 from darkroom.folders import FolderSource, state_of_folders
 from darkroom.source import count_rows
 from darkroom.stages import STAGES, manifest_path, stage_settings, upstream_paths
@@ -78,7 +79,10 @@ def captioner():
 
 def component_files(name):
     """The files of a component that lies on this machine: changing one reruns what was made with it."""
-    folder = Path(PROJECT.component(name).path)
+    try:
+        folder = local_path(PROJECT.component(name).path)
+    except ValueError as error:
+        raise WorkflowError(f"config/components.yaml: {name}: path: {error}") from None
     return (
         sorted(str(p) for p in folder.rglob("*") if p.is_file())
         if folder.is_dir()

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from darkroom.config.dataset import AnySource, DemoSource, Download, ListSource
+from darkroom.config.paths import local_path
 from darkroom.download import download_part
 from darkroom.download.read_in import read_in_part
 from darkroom.folders import FolderSource, count_folder_rows, folders_of, list_folders, path_of
@@ -40,9 +41,13 @@ def count_rows(source: AnySource) -> int:
         return count_demo_rows(source)
     if isinstance(source, FolderSource):
         return count_folder_rows(source)
-    if not Path(source.path).exists():
+    try:
+        path = local_path(source.path)
+    except ValueError as error:
+        raise ValueError(f"source.path: {error}") from None
+    if not path.exists():
         raise ValueError(f"source.path: no file {source.path}; it should be a Parquet list of URLs")
-    return int(pq.read_metadata(source.path).num_rows)
+    return int(pq.read_metadata(path).num_rows)
 
 
 def write_urls(source: AnySource, out: str | Path) -> int:
@@ -59,7 +64,7 @@ def write_urls(source: AnySource, out: str | Path) -> int:
         return _write_folder_list(source, out)
     if isinstance(source, DemoSource):
         source = _write_demo_list(source, Path(out).parent)
-    table = pl.read_parquet(source.path)
+    table = pl.read_parquet(local_path(source.path))
     for key in ("url_column", "caption_column"):
         name = getattr(source, key)
         if name not in table.columns:

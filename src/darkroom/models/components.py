@@ -16,6 +16,7 @@ from torch import Tensor
 
 from darkroom.config.components import Component
 from darkroom.config.model import MMDiTModel
+from darkroom.config.paths import local_path
 from darkroom.models.mmdit import MMDiT
 from darkroom.store import sha256_folder, sha256_json
 
@@ -35,7 +36,7 @@ def component_folder(component: Component, kind: str | None = None) -> Path:
     """
     if kind is not None and component.kind != kind:
         raise ValueError(f"component {component.path} is of kind {component.kind}, where a {kind} is needed")
-    folder = Path(component.path)
+    folder = local_path(component.path)
     if not folder.is_dir():
         folder = _download(component)
     if component.subfolder:
