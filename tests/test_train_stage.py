@@ -36,13 +36,23 @@ SETTINGS = Train(
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory):
-    """(shards, null, expected fingerprint, VAE, text encoder) of one cached part."""
-    folder = tmp_path_factory.mktemp("cached")
+    return write_cached(tmp_path_factory.mktemp("cached"))
+
+
+def write_cached(folder):
+    """`read_cached` of one new part in `folder`."""
     vae = Component(kind="vae", path=str(write_vae(folder / "vae")))
     clip = Component(kind="text_encoder", path=str(write_clip(folder / "clip")))
     write_part(folder)
     make(folder, (vae, [clip]))
     cache_null(CACHE, [clip], folder / "null.safetensors")
+    return read_cached(folder)
+
+
+def read_cached(folder):
+    """(shards, null, expected fingerprint, VAE, text encoder) of the cached part in `folder`."""
+    vae = Component(kind="vae", path=str(folder / "vae"))
+    clip = Component(kind="text_encoder", path=str(folder / "clip"))
     shards = [(folder / "cache.safetensors", folder / "cache.parquet")]
     return shards, folder / "null.safetensors", expected_fingerprint(CACHE, vae, [clip]), vae, clip
 

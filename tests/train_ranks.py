@@ -38,7 +38,7 @@ def start_server():
         forkserver.ensure_running()
 
 
-def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain):
+def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain, options):
     os.environ.clear()
     os.environ.update(env)
     log = os.open(run_dir / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -54,7 +54,8 @@ def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain):
             stack.enter_context(locked(run_dir, 0))
         cache = LatentCache(shards, cache_folder / "null.safetensors", FINGERPRINT)
         on_sample = lambda *_: time.sleep(seconds_a_step)  # noqa: E731
-        fit(cache, *make_models(cache, plain), ON_RANKS, 0, run_dir, ranks, print, on_sample)
+        settings = ON_RANKS.model_copy(update=options)
+        fit(cache, *make_models(cache, plain), settings, 0, run_dir, ranks, print, on_sample)
 
 
 def last_step(run_dir):
@@ -62,10 +63,10 @@ def last_step(run_dir):
     return int(path.read_text() or 0) if path.exists() else 0
 
 
-def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True):
+def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True, **options):
     """Train a plain model, or a tiny MMDiT, on so many ranks; returns the new part of the log.
 
-    After step `kill_after` all get a SIGKILL.
+    `options` go over ON_RANKS. After step `kill_after` all get a SIGKILL.
     """
     run_dir.mkdir(exist_ok=True)
     start_server()
@@ -74,7 +75,8 @@ def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True):
     envs = [environment(r, num_ranks, port, **{RECORD_SAMPLES: 1}) for r in range(num_ranks)]
     pause = 0.0 if kill_after is None else 0.02
     ranks = [
-        CONTEXT.Process(target=_one_rank, args=(env, cache_folder, run_dir, pause, plain)) for env in envs
+        CONTEXT.Process(target=_one_rank, args=(env, cache_folder, run_dir, pause, plain, options))
+        for env in envs
     ]
     for rank in ranks:
         rank.start()

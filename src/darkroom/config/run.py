@@ -123,6 +123,12 @@ class Train(Section):
     num_steps: int = Field(ge=1, description="optimizer steps")
     global_batch_size: int = Field(ge=1, description="pictures an optimizer step, over all ranks")
     microbatch_size: int = Field(ge=1, description="pictures a forward pass on one rank, at most")
+    parallelism: Annotated[Literal["ddp", "fsdp"], ADDED] = Field(
+        "ddp", description="on several ranks: the whole model on each, or (FSDP2) a shard of it"
+    )
+    shard_size: Annotated[int, ADDED] = Field(
+        0, ge=0, description="fsdp: so many neighbouring ranks share one copy of the model; 0 is all"
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: Muon for the matrices inside the blocks, AdamW for the rest"
     )
@@ -170,6 +176,19 @@ class Train(Section):
             raise ValueError(
                 "prior_weight needs pictures of the subject and of its class in every batch; write"
                 " global_batch_size: 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parallel(self) -> "Train":
+        if self.shard_size and self.parallelism != "fsdp":
+            raise ValueError("shard_size is fsdp's; write parallelism: fsdp beside it, or leave it out")
+        if self.shard_size == 1:
+            raise ValueError("shard_size 1 shards nothing; write parallelism: ddp, or shard_size: 2 or more")
+        if self.parallelism == "fsdp" and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer muon needs whole matrices, and parallelism fsdp cuts them up; write optimizer: adamw,"
+                " or parallelism: ddp"
             )
         return self
 

@@ -30,6 +30,8 @@ FORMAT = 1
 # What may change without making another run of it: how it is computed, logged and kept.
 _NOT_IN_KEY = {
     "microbatch_size",
+    "parallelism",
+    "shard_size",
     "num_threads",
     "checkpoint_every_steps",
     "log_every_steps",

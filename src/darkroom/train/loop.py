@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import (
@@ -24,6 +23,7 @@ from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
 from darkroom.train.loader import Loader, TrainBatch
 from darkroom.train.paired import PairedPlan
+from darkroom.train.parallel import Placed
 from darkroom.train.phases import Initial, begin_from, restore_weights
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Log, Progress
@@ -92,18 +92,19 @@ def fit(
     `check` is called before a checkpoint is put in place, and may raise.
     Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
-    optimizers = make_optimizers(model, settings)
-    history = History(settings, ranks)
+    placed = Placed(model, ema, settings, ranks)
+    average, optimizers, history = placed.average, make_optimizers(model, settings), History(settings, ranks)
     saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
     if saved is not None:
-        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, ema, optimizers, history)
+        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, average, optimizers, history)
     elif initial is not None:
-        begin_from(initial, model, ema, optimizers if settings.carry_optimizer else [])
+        begin_from(initial, model, average, optimizers if settings.carry_optimizer else [])
         log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
     if history.num_done >= settings.num_steps:
-        return history
+        with placed.whole_average():
+            return history
     steps_before = initial.num_steps if initial is not None else 0
-    stepper = Stepper(_shared(model, ranks), optimizers, ema, settings, ranks.world_size, steps_before)
+    stepper = Stepper(placed.shared(), optimizers, average, settings, ranks.world_size, steps_before)
     plan = plan or BatchPlan(seed, settings.global_batch_size, cache.uids)
     first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir, log, check)
     vote, seen = StopVote(ranks), find_samples_seen(run_dir, ranks)
@@ -115,7 +116,7 @@ def fit(
             progress = Progress(run_dir, settings, first, log)
             stack.callback(progress.close)
         loader = Loader(cache, plan, settings, seed, first, ranks.rank, ranks.world_size, on_gpu)
-        if ranks.world_size > 1:
+        if ranks.world_size > 1 and not placed.is_sharded:
             _settle_buckets(stepper, loader.make(0))
         stack.enter_context(loader)
         for batch in loader:
@@ -132,10 +133,14 @@ def fit(
                 history.flush()
                 if progress is not None:
                     progress.report(history, loader.seconds_waited)
-            if saving and ranks.is_first:
-                writer.write(step, snapshot(model, ema, optimizers, history))
-            if progress is not None and on_sample is not None and _is_due(step, settings):
-                progress.picture(step, on_sample(ema, step))
+            if saving:
+                tensors = placed.gathered(snapshot(model, average, optimizers, history))
+                if ranks.is_first:
+                    writer.write(step, tensors)
+            if on_sample is not None and _is_due(step, settings):
+                with placed.whole_average() as drawn:
+                    if progress is not None:
+                        progress.picture(step, on_sample(drawn, step))
             if ending:
                 writer.finish()
             if stopping:
@@ -144,14 +149,8 @@ def fit(
                 if ranks.is_first:
                     log(f"train: stopped by a signal after step {step}; start it again to go on")
                 raise Stopped(step)
-    return history
-
-
-def _shared(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """The model with its gradients averaged over the ranks."""
-    if ranks.world_size == 1:
-        return model
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with placed.whole_average():
+        return history
 
 
 def _settle_buckets(stepper: Stepper, batch: TrainBatch) -> None:

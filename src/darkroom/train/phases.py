@@ -18,6 +18,7 @@ from darkroom.train.checkpoint import (
     read_checkpoint,
     run_key,
 )
+from darkroom.train.parallel import placed_like
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,17 @@ def begin_from(
 def restore_weights(
     checkpoint: Checkpoint, model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
-    """Weights, average and moments from a checkpoint. A weight whose moments are not there starts without."""
+    """Weights, average and moments from a checkpoint, each rank's shards where they are sharded.
+
+    A weight whose moments are not there starts without.
+    """
     kinds: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         kind, _, rest = name.partition("/")
         kinds.setdefault(kind, {})[rest] = tensor
-    model.load_state_dict(kinds["weights"])
-    ema.load_state_dict(kinds["ema"])
+    for module, tensors in ((model, kinds["weights"]), (ema, kinds["ema"])):
+        like = module.state_dict()
+        module.load_state_dict({name: placed_like(t, like.get(name)) for name, t in tensors.items()})
     names = {weight: name for name, weight in model.named_parameters()}
     moments = {kind: by_name for kind, by_name in kinds.items() if kind not in ("weights", "ema", "history")}
     for optimizer in optimizers:
@@ -92,8 +97,15 @@ def restore_weights(
         state: dict[str, Any] = optimizer.state_dict()
         state["state"] = {
             place: {
-                kind: by_name[names[weight]] for kind, by_name in moments.items() if names[weight] in by_name
+                kind: _moment(by_name[names[weight]], weight)
+                for kind, by_name in moments.items()
+                if names[weight] in by_name
             }
             for place, weight in enumerate(flat)
         }
         optimizer.load_state_dict(state)
+
+
+def _moment(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard."""
+    return placed_like(whole, weight) if whole.shape == weight.shape else whole

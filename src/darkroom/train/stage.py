@@ -32,6 +32,7 @@ from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
 from darkroom.train.loop import OnSample, Stopped, fit, stop_signals
 from darkroom.train.paired import make_plan
+from darkroom.train.parallel import is_sharded
 from darkroom.train.phases import Initial
 from darkroom.train.plan import parse_uids
 from darkroom.train.record import Log, print_line
@@ -93,7 +94,9 @@ def train(
                 _describe(settings, cache, log)
             # One that comes while the model is exported lets it finish.
             stop = stack.enter_context(stop_signals())
-            trained = moved(build_denoiser(model, cache.sizes, seed, parts.pretrained), chosen)
+            trained = build_denoiser(model, cache.sizes, seed, parts.pretrained)
+            if not is_sharded(settings, ranks):
+                trained = moved(trained, chosen)
             for width, height in cache.uids:
                 check_size(trained.network, cache.latent_shape((width, height)), f"bucket {width}x{height}")
             average = copy.deepcopy(trained).eval().requires_grad_(False)

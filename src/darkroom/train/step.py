@@ -1,17 +1,18 @@
 """One optimizer step: the loss, exact accumulation, clipping, AdamW, moving average."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from darkroom.config.run import Train
 from darkroom.objectives.schedules import learning_rate
 from darkroom.objectives.training import TrainingObjective
 from darkroom.train.loader import TrainBatch
+from darkroom.train.parallel import keeping_gradients, local
 
 NUM_BINS = 10
 # What a step measures: the sum of the samples' losses, the gradient's norm, and by timestep bin the
@@ -76,7 +77,7 @@ class Stepper:
     """Runs optimizer steps on a model and keeps the moving average of its weights.
 
     Args:
-        model: a `models.denoiser.Denoiser` on its device, or that wrapped in DistributedDataParallel.
+        model: a `models.denoiser.Denoiser` on its device, DistributedDataParallel around one, or a sharded one.
         optimizers: from `make_optimizers`.
         ema: the averaged model, changed in place.
         settings: the run's train section.
@@ -101,8 +102,12 @@ class Stepper:
         self._weights: list[torch.Tensor] = [p for p, t in zip(model.parameters(), trained, strict=True) if t]
         self._averages: list[torch.Tensor] = [p for p, t in zip(ema.parameters(), trained, strict=True) if t]
         self.device = self._weights[0].device
-        # DDP averages gradients over ranks; the loss is divided by the global batch, so undo that.
+        # DDP and FSDP average gradients over ranks; the loss is divided by the global batch, so undo that.
         self._scale = world_size / settings.global_batch_size
+        # Sharded ranks bring weights together in every pass, so each makes as many as the one with the largest
+        # share of the batch; the one that a smaller share can lack counts nothing.
+        most = -(-settings.global_batch_size // world_size)
+        self._num_passes = -(-most // settings.microbatch_size) if isinstance(model, FSDPModule) else 0
 
     def step(self, batch: TrainBatch) -> torch.Tensor:
         """Train on one rank's share of a batch; returns its measures (NUM_MEASURES,) float64.
@@ -115,14 +120,14 @@ class Stepper:
             for group in optimizer.param_groups:
                 group["lr"] = share * group["peak"]
         measures = torch.zeros(NUM_MEASURES, dtype=torch.float64, device=self.device)
-        num = len(batch.latents)
-        starts = range(0, num, self.settings.microbatch_size)
-        for start in starts:
-            part = slice(start, min(start + self.settings.microbatch_size, num))
-            is_last = part.stop == num
+        num, size = len(batch.latents), self.settings.microbatch_size
+        parts = [slice(start, min(start + size, num)) for start in range(0, num, size)]
+        for _ in range(self._num_passes - len(parts)):
+            with keeping_gradients(self.model, True):
+                (self.losses(batch, slice(0, 1))[0].sum() * 0).backward()
+        for part in parts:
             # Ranks exchange gradients once a step, with the last microbatch.
-            wait = isinstance(self.model, DistributedDataParallel) and not is_last
-            with cast(DistributedDataParallel, self.model).no_sync() if wait else nullcontext():
+            with keeping_gradients(self.model, part is not parts[-1]):
                 losses, timestep = self.losses(batch, part)
                 (losses.sum() * self._scale).backward()
             _measure(measures, losses.detach(), timestep)
@@ -132,7 +137,7 @@ class Stepper:
             optimizer.zero_grad(set_to_none=True)
         weight = ema_weight(self.num_steps_before + batch.step, self.settings.ema_decay)
         with torch.no_grad():  # or the average would remember every step's graph
-            torch._foreach_lerp_(self._averages, self._weights, weight)
+            torch._foreach_lerp_(local(self._averages), local(self._weights), weight)
         return measures
 
     def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,6 +160,9 @@ class Stepper:
     def _clip(self) -> torch.Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        if isinstance(norm, DTensor):  # of all shards
+            norm = norm.full_tensor()
+        gradients = local(gradients)
         limit = self.settings.max_grad_norm
         if self.device.type == "cpu":
             # Below the limit the factor is 1: spare a pass over the gradients.
