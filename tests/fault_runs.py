@@ -170,8 +170,8 @@ class FaultRun:
         self.cluster.run("scancel", "--signal=STOP", job)
 
     def resume(self, job: str) -> None:
-        """Let a paused training go on."""
-        self.cluster.run("scancel", "--signal=CONT", job)
+        """Let a paused training go on; one that SIGTERM has woken may have saved and ended by now."""
+        self.cluster.run("scancel", "--signal=CONT", job, check=False)
 
     def restart_at_once(self, job: str) -> None:
         """Lift the two minutes for which the scheduler holds back a requeued job."""
