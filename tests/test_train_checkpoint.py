@@ -1,5 +1,6 @@
 """Checkpoints: whole or passed over, the newest two kept."""
 
+import json
 import subprocess
 import sys
 
@@ -37,6 +38,17 @@ def test_a_checkpoint_comes_back_as_written(tmp_path):
     assert found.step == 7
     assert found.tensors.keys() == make(7).tensors.keys()
     assert all(torch.equal(found.tensors[name], t) for name, t in make(7).tensors.items())
+
+
+def test_a_checkpoint_of_an_older_format_is_passed_over_aloud(tmp_path):
+    # Before format 2, names of weights had no `network.`: loading one would fail by a list of names.
+    folder = write_checkpoint(tmp_path, make(10))
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "format": 1}))
+    lines = []
+    assert newest_checkpoint(tmp_path, lines.append) is None
+    (line,) = lines
+    assert "step-00000010: passed over, its format is 1, of another version" in line
 
 
 def test_the_newest_two_are_kept(tmp_path):

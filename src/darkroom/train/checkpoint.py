@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from darkroom.store import sha256_file, sha256_json
 
 NUM_KEPT = 2
-FORMAT = 1
+# 2: names of weights begin with the denoiser's part, `network.` or `extension.`
+FORMAT = 2
 # What may change without making another run of it: how it is computed, logged and kept.
 _NOT_IN_KEY = {
     "microbatch_size",
@@ -220,7 +221,7 @@ def _what_is_wrong(folder: Path) -> str | None:
     except (OSError, ValueError) as error:
         return f"it is torn ({error})"
     if state.get("format") != FORMAT:
-        return f"its format is {state.get('format')}, not {FORMAT}"
+        return f"its format is {state.get('format')}, of another version of darkroom; this one reads {FORMAT}"
     return None if state.get("sha256") == digest else "its digest does not match"
 
 
