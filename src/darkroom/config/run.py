@@ -1,8 +1,8 @@
 """What a run is: dataset, buckets, cache, model, training and evaluation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from darkroom.config.base import ADDED, Section
 from darkroom.config.families import check_family
@@ -111,6 +111,9 @@ class Sampling(Section):
     height_px: int = Field(512, ge=16)
 
 
+_HALF = ("bfloat16", "float16", "bf16", "fp16", "half")
+
+
 class Train(Section):
     """Training: the objective, the optimizer, what is shown and what is kept."""
 
@@ -163,12 +166,31 @@ class Train(Section):
     )
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast; weights are float32")
+    parameter_dtype: Annotated[Literal["float32"], ADDED] = Field(
+        "float32", description="of weights, moments and average; half precision would lose updates"
+    )
     num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
     checkpoint_every_steps: int = Field(500, ge=1)
     log_every_steps: int = Field(10, ge=1)
     sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
     sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
     sampling: Sampling = Sampling()
+
+    @field_validator("dtype", "parameter_dtype", mode="before")
+    @classmethod
+    def _precision(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name == "parameter_dtype" and value in _HALF:
+            raise ValueError(
+                f"weights in {value} lose their updates: bfloat16 rounds away what is below 1/512 of a weight,"
+                " float16 below 1/4096, and AdamW's steps mostly are; leave parameter_dtype out and write dtype:"
+                " bfloat16, which computes in bfloat16 on float32 weights"
+            )
+        if info.field_name == "dtype" and value in ("float16", "fp16", "half"):
+            raise ValueError(
+                f"{value} is not trained in: small gradients become 0 in float16, and weights stay float32 in any"
+                " case; write dtype: bfloat16, or float32"
+            )
+        return value
 
     @model_validator(mode="after")
     def _prior(self) -> "Train":
