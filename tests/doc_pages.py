@@ -6,7 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if path.exists()]
+INDEXED = sorted([*DOCS.glob("*.md"), *DOCS.glob("experiments/*.md")])  # docs/recipes has an index of its own
+PAGES = [path for path in (ROOT / "README.md", *INDEXED) if path.exists()]
 
 
 def blocks(language: str, page: Path | None = None) -> Iterator[list[str]]:

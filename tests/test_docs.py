@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 from conftest import TinyProject
-from doc_pages import DOCS, PAGES, ROOT, blocks, commands
+from doc_pages import DOCS, INDEXED, PAGES, ROOT, blocks, commands
 
 from darkroom.config import load_project, reference
 from darkroom.config.load import merge
@@ -92,6 +92,10 @@ COMMANDS = {
     " --out circles": RUN,
     'darkroom sample demo "a photo of a red circle" "a photo of a green star"'
     " --baseline results/runs/demo/train/untrained --clip demo-clip --gif --out tuned": RUN,
+    "python experiments/zero_terminal_snr.py --out FOLDER": "test_experiments.py::test_zero_terminal_snr_"
+    "prints_the_table_of_its_page_and_writes_its_picture",
+    "python experiments/longer_context.py --out FOLDER": "test_experiments.py::test_longer_context_prints_the_"
+    "table_of_its_page_and_step_0_is_the_base_model",
     "darkroom demo serve": f"{HERE}the_demo_world_can_be_looked_at",
     "darkroom demo train-components --out FOLDER": f"{HERE}components_are_trained_into_the_folder_that_is_named",
 }
@@ -283,7 +287,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_index_names_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
-    assert all(f"({page.name})" in index for page in DOCS.glob("*.md") if page.name != "README.md")
+    pages = [page.relative_to(DOCS).as_posix() for page in INDEXED]
+    assert all(f"({page})" in index for page in pages if page != "README.md")
 
 
 def test_the_option_tables_are_in_step_with_the_models() -> None:

@@ -1,0 +1,117 @@
+"""What the experiments share: a cache in memory, and a training of minutes, by the library's own objects."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darkroom.cache.stage import encode_latents
+from darkroom.config.components import Component
+from darkroom.config.run import TextEncoderUse, Train
+from darkroom.models.components import load_vae
+from darkroom.models.conditioning import Conditioning
+from darkroom.models.denoiser import Denoiser
+from darkroom.models.text import TextEncoder
+from darkroom.models.text_encoders import load_text_encoder
+from darkroom.train.data import NULL_CAPTION, Samples
+from darkroom.train.loader import Loader
+from darkroom.train.plan import BatchPlan
+from darkroom.train.step import Stepper, make_optimizers
+
+COMPONENTS = Path(__file__).parents[1] / "src/darkroom/demo/components"
+
+
+def demo_vae() -> Any:
+    """The demo's VAE."""
+    return load_vae(Component(kind="vae", path=str(COMPONENTS / "vae")))
+
+
+def demo_text_encoder() -> TextEncoder:
+    """The text tower of the demo's CLIP: 32 tokens."""
+    return load_text_encoder(Component(kind="text_encoder", path=str(COMPONENTS / "clip")))
+
+
+@dataclass(frozen=True)
+class Text:
+    """Captions as text encoders give them, padded: states (N, L, D) of each, pooled (N, P) of all."""
+
+    states: tuple[Tensor, ...]
+    pooled: Tensor
+
+
+def encode(captions: list[str], encoders: Sequence[tuple[TextEncoder, TextEncoderUse]]) -> Text:
+    """Every caption once, however often it is there."""
+    unique = sorted(set(captions))
+    places = [unique.index(caption) for caption in captions]
+    read = [encoder.read(unique, use) for encoder, use in encoders]
+    states = tuple(torch.stack([caption.hidden for caption in found])[places] for found in read)
+    pooled = torch.cat([torch.stack([c.pooled for c in found]) for found in read], dim=1)
+    return Text(states, pooled[places])
+
+
+class MemoryCache:
+    """Pictures of one size and a caption for each, encoded once; `train.loader.Loader` reads batches of it.
+
+    Args:
+        pictures: uint8 (N, H, W, 3). captions: N of them.
+        encoders: the text encoders, each with how it is read (padded).
+    """
+
+    def __init__(
+        self,
+        pictures: np.ndarray,
+        captions: list[str],
+        vae: Any,
+        encoders: Sequence[tuple[TextEncoder, TextEncoderUse]],
+    ) -> None:
+        num, height, width, _ = pictures.shape
+        self.bucket = (width, height)
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            parts = [encode_latents(vae, part.float() / 127.5 - 1) for part in pixels.split(64)]
+        self.latents = torch.cat(parts)
+        # The empty caption comes last.
+        self.text = encode([*captions, ""], encoders)
+        self.uids = {self.bucket: np.stack([np.zeros(num), np.arange(num)], axis=1).astype(np.uint64)}
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What `build_denoiser` needs."""
+        dims = tuple(states.shape[-1] for states in self.text.states)
+        return {
+            "latent_channels": self.latents.shape[1],
+            "text_dim": dims[0] if len(dims) == 1 else dims,
+            "pooled_dim": self.text.pooled.shape[1],
+        }
+
+    def gather(self, bucket: tuple[int, int], places: np.ndarray, captions: np.ndarray) -> Samples:
+        """Pictures `places` (B,), with their caption or, at NULL_CAPTION, the empty one."""
+        text = np.where(captions == NULL_CAPTION, len(self.latents), places)
+        conditioning = Conditioning(
+            tuple(states[text] for states in self.text.states),
+            (None,) * len(self.text.states),
+            self.text.pooled[text],
+        )
+        return Samples(self.latents[places], conditioning)
+
+
+def train(
+    denoiser: Denoiser, cache: MemoryCache, settings: Train, seed: int, log: Callable[[str], None] = print
+) -> Denoiser:
+    """Train in place; returns the moving average of the weights."""
+    average = copy.deepcopy(denoiser).requires_grad_(False)
+    stepper = Stepper(denoiser.train(), make_optimizers(denoiser, settings), average, settings)
+    plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
+    total = 0.0
+    with Loader(cache, plan, settings, seed, 0) as loader:  # type: ignore[arg-type]
+        for batch in loader:
+            total += float(stepper.step(batch)[0]) / settings.global_batch_size
+            if (batch.step + 1) % settings.log_every_steps == 0:
+                log(f"  step {batch.step + 1}: loss {total / settings.log_every_steps:.4f}")
+                total = 0.0
+    return average.eval()

@@ -1,0 +1,54 @@
+"""The experiments of docs/experiments run, and their pages have the form of what they print."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from doc_pages import DOCS, ROOT, rows_after
+from PIL import Image
+
+HEADER = "| Objective | Prompt | Right | Mean brightness | Range | Within 0.1 |"
+
+
+def run(name: str, out: Path, **options: int) -> str:
+    arguments = [
+        text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))
+    ]
+    command = [sys.executable, f"experiments/{name}.py", "--out", str(out), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def test_zero_terminal_snr_prints_the_table_of_its_page_and_writes_its_picture(tmp_path: Path) -> None:
+    few = {"num_steps": 2, "num_scenes": 4, "num_plain": 2, "num_pictures": 2}
+    output = run("zero_terminal_snr", tmp_path, **few)
+    table = (tmp_path / "zero-terminal-snr.md").read_text()
+    assert table in output
+    page = (DOCS / "experiments" / "zero-terminal-snr.md").read_text()
+    drawn, documented = rows_after(table + "\n\n", HEADER), rows_after(page, HEADER)
+    assert len(drawn) == 6 and [cells[:3] for cells in drawn] == [cells[:3] for cells in documented]
+    for cells in [*drawn, *documented]:
+        right, mean = float(cells[2]), float(cells[3])
+        least, most = (float(end) for end in cells[4].split(" to "))
+        assert 0 <= least <= mean + 0.005 and mean - 0.005 <= most <= 1
+        assert cells[5] == ("yes" if abs(mean - right) <= 0.1 else "no")
+    with Image.open(tmp_path / "zero-terminal-snr.png") as sheet:
+        # Two pictures of each prompt and objective: six rows of two cells of 128 px.
+        assert sheet.width == 2 * (128 + 6) + 6 and sheet.height > 6 * 128
+
+
+def test_longer_context_prints_the_table_of_its_page_and_step_0_is_the_base_model(tmp_path: Path) -> None:
+    output = run("longer_context", tmp_path, num_steps=2, num_train=32, num_pictures=1)
+    table = (tmp_path / "longer-context.md").read_text()
+    assert table in output and "bit for bit: True" in output
+    page = (DOCS / "experiments" / "longer-context.md").read_text()
+    header = "| Training | GenEval, colours | Pictures |"
+    drawn, documented = rows_after(table + "\n\n", header), rows_after(page, header)
+    assert len(drawn) == 3 and [cells[0] for cells in drawn] == [cells[0] for cells in documented]
+    assert all(0 <= float(cells[1]) <= 1 for cells in [*drawn, *documented])
+    assert [cells[2] for cells in drawn] == ["4"] * 3
+    with Image.open(tmp_path / "longer-context.png") as sheet:
+        assert sheet.width == 4 * (128 + 6) + 6 and sheet.height > 3 * 128
