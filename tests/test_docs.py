@@ -90,7 +90,7 @@ COMMANDS = {
     "python -m darkroom.config.reference docs/configuration.md": f"{HERE}the_option_tables_are_written_again",
     'darkroom sample demo "a photo of a red circle" "a photo of two blue squares" --seed 7 --seed -1'
     " --out circles": RUN,
-    'darkroom sample demo "a photo of a red circle" "a photo of a green star"'
+    'darkroom sample demo "a photo of a red circle" "a photo of a green cross"'
     " --baseline results/runs/demo/train/untrained --clip demo-clip --gif --out tuned": RUN,
     "python experiments/zero_terminal_snr.py --out FOLDER": "test_experiments.py::test_zero_terminal_snr_"
     "prints_the_table_of_its_page_and_writes_its_picture",

@@ -188,7 +188,7 @@ def test_a_class_has_its_prompt_or_its_folders_name(tmp_path: Path) -> None:
     assert [c for _, c in list_folders(parse_source(values)).rows] == ["a photo of a tench", "a goldfish"]
     named = parse_source({"kind": "classes", "folder": str(ROOT / "src/darkroom/demo/pictures/shapes")})
     assert {c for _, c in list_folders(named).rows} == {
-        "red circle", "blue square", "green cross", "purple star",
+        "red circle", "blue square", "green cross", "purple triangle",
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from darkroom.demo.captions import long_caption
 from darkroom.demo.render import render
 from darkroom.demo.scenes import COLORS, GROUNDS, Scene, Thing
 
-_CLASSES = (("red", "circle"), ("blue", "square"), ("green", "cross"), ("purple", "star"))
+_CLASSES = (("red", "circle"), ("blue", "square"), ("green", "cross"), ("purple", "triangle"))
 _SIZES_PX = ((64, 64), (96, 64), (64, 96))
 _NUM_OF_CLASS, _NUM_OF_SUBJECT, _NUM_OF_PRIOR = 6, 4, 8
 
