@@ -21,7 +21,7 @@ from cluster import Cluster
 from darkroom.config.load import merge
 
 CHECKPOINT_EVERY_STEPS = 10
-NUM_STEPS = 200
+NUM_STEPS = 400
 TRAINING = {
     "num_steps": NUM_STEPS,
     "checkpoint_every_steps": CHECKPOINT_EVERY_STEPS,
