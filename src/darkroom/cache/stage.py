@@ -78,12 +78,10 @@ def cache_part(
         texts |= {of_encoder(name, place): tensor for name, tensor in of_this.items()}
         spans += [column.alias(of_encoder(column.name, place)) for column in its_spans]
         cut |= its_cut
-    sizes = {"original_width": "width", "original_height": "height"}
-    index_table = pictures.select(
-        *("uid", "row", "bucket_width", "bucket_height", "crop_top", "crop_left"),
-        *(pl.col(old).alias(new) for new, old in sizes.items()),
-    ).with_columns(pl.Series("index", index), *spans)
-    index_table = index_table.select(table_columns(len(text_encoders), settings.size_conditioning))
+    columns = [pl.Series("index", index), *spans]
+    index_table = _index_table(
+        pictures, columns, table_columns(len(text_encoders), settings.size_conditioning)
+    )
     found = {
         **picture_fields(vae),
         **text_fields(settings, text_encoders),
@@ -104,6 +102,16 @@ def cache_part(
         "captions_cut": sum(text in cut for text in uses),
         "captions_empty": sum(not text.strip() for text in uses),
     }
+
+
+def _index_table(pictures: pl.DataFrame, columns: Sequence[pl.Series], names: Sequence[str]) -> pl.DataFrame:
+    """Where each picture's latents and captions lie in the shard, with the columns that it is to have."""
+    sizes = {"original_width": "width", "original_height": "height"}
+    kept = pictures.select(
+        *("uid", "row", "bucket_width", "bucket_height", "crop_top", "crop_left"),
+        *(pl.col(old).alias(new) for new, old in sizes.items()),
+    )
+    return kept.with_columns(*columns).select(names)
 
 
 def cache_null(
