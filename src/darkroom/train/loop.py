@@ -3,18 +3,15 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import (
     Checkpoint,
-    Writer,
     checkpoint_folder,
     newest_checkpoint,
     read_checkpoint,
@@ -22,19 +19,17 @@ from darkroom.train.checkpoint import (
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
 from darkroom.train.loader import Loader, TrainBatch
+from darkroom.train.outputs import OnSample, Outputs
 from darkroom.train.paired import PairedPlan
 from darkroom.train.parallel import Placed
 from darkroom.train.phases import Initial, begin_from, restore_weights
 from darkroom.train.plan import BatchPlan
-from darkroom.train.record import History, Log, Progress
+from darkroom.train.record import History, Log
 from darkroom.train.seen import find_samples_seen
 from darkroom.train.step import Stepper, make_optimizers
 
 # EX_TEMPFAIL of sysexits.h: stopped by a signal, saved; the same command goes on from there.
 STOPPED_EXIT_CODE = 75
-
-# Called with (averaged model, completed steps); may return a picture (H, W, 3) uint8 for TensorBoard.
-OnSample = Callable[[nn.Module, int], npt.NDArray[np.uint8] | None]
 
 
 class Stopped(SystemExit):
@@ -81,7 +76,6 @@ def fit(
     log: Log,
     on_sample: OnSample | None = None,
     check: Callable[[], None] = lambda: None,
-    *,
     plan: BatchPlan | PairedPlan | None = None,
     initial: Initial | None = None,
 ) -> History:
@@ -93,64 +87,57 @@ def fit(
     Returns the history of all steps since step 0. Raises what `train.stage.train` does.
     """
     placed = Placed(model, ema, settings, ranks)
-    average, optimizers, history = placed.average, make_optimizers(model, settings), History(settings, ranks)
-    saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
-    if saved is not None:
-        restore(read_checkpoint(checkpoint_folder(run_dir, saved)), model, average, optimizers, history)
-    elif initial is not None:
-        begin_from(initial, model, average, optimizers if settings.carry_optimizer else [])
-        log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
+    optimizers, history = make_optimizers(model, settings), History(settings, ranks)
+    _begin(placed, optimizers, history, settings, run_dir, ranks, log, initial)
     if history.num_done >= settings.num_steps:
         with placed.whole_average():
             return history
     steps_before = initial.num_steps if initial is not None else 0
-    stepper = Stepper(placed.shared(), optimizers, average, settings, ranks.world_size, steps_before)
+    stepper = Stepper(placed.shared(), optimizers, placed.average, settings, ranks.world_size, steps_before)
     plan = plan or BatchPlan(seed, settings.global_batch_size, cache.uids)
-    first, on_gpu, writer = history.num_done, stepper.device.type == "cuda", Writer(run_dir, log, check)
+    first, on_gpu = history.num_done, stepper.device.type == "cuda"
     vote, seen = StopVote(ranks), find_samples_seen(run_dir, ranks)
-    progress = None
-    with ExitStack() as stack:
-        stack.callback(writer.wait)
-        stop = stack.enter_context(stop_signals())
-        if ranks.is_first:
-            progress = Progress(run_dir, settings, first, log)
-            stack.callback(progress.close)
+    outputs = Outputs(placed, optimizers, history, settings, ranks, run_dir, log, on_sample, check)
+    with stop_signals() as stop, outputs:
         loader = Loader(cache, plan, settings, seed, first, ranks.rank, ranks.world_size, on_gpu)
         if ranks.world_size > 1 and not placed.is_sharded:
             _settle_buckets(stepper, loader.make(0))
-        stack.enter_context(loader)
-        for batch in loader:
-            history.add(stepper.step(batch))
-            step = batch.step + 1
-            if progress is not None:
-                progress.done(step)
-            if seen is not None:
-                seen.add(batch)
-            stopping = vote.count(stop.received) and step < settings.num_steps
-            ending = stopping or step == settings.num_steps
-            saving = ending or step % settings.checkpoint_every_steps == 0
-            if saving or step % settings.log_every_steps == 0:
-                history.flush()
-                if progress is not None:
-                    progress.report(history, loader.seconds_waited)
-            if saving:
-                tensors = placed.gathered(snapshot(model, average, optimizers, history))
-                if ranks.is_first:
-                    writer.write(step, tensors)
-            if on_sample is not None and _is_due(step, settings):
-                with placed.whole_average() as drawn:
-                    if progress is not None:
-                        progress.picture(step, on_sample(drawn, step))
-            if ending:
-                writer.finish()
-            if stopping:
-                # A launcher ends all ranks when one has left, and rank 0 may still be writing.
-                wait_for_all(ranks)
-                if ranks.is_first:
-                    log(f"train: stopped by a signal after step {step}; start it again to go on")
-                raise Stopped(step)
+        with loader:
+            for batch in loader:
+                history.add(stepper.step(batch))
+                step = batch.step + 1
+                if seen is not None:
+                    seen.add(batch)
+                is_stopped = vote.count(stop.received) and step < settings.num_steps
+                outputs.after(step, is_stopped, loader.seconds_waited)
+                if is_stopped:
+                    # A launcher ends all ranks when one has left, and rank 0 may still be writing.
+                    wait_for_all(ranks)
+                    if ranks.is_first:
+                        log(f"train: stopped by a signal after step {step}; start it again to go on")
+                    raise Stopped(step)
     with placed.whole_average():
         return history
+
+
+def _begin(
+    placed: Placed,
+    optimizers: Sequence[torch.optim.Optimizer],
+    history: History,
+    settings: Train,
+    run_dir: str | Path,
+    ranks: Ranks,
+    log: Log,
+    initial: Initial | None,
+) -> None:
+    """Take over the state of the newest checkpoint, or else that of the phase before."""
+    saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
+    if saved is not None:
+        checkpoint = read_checkpoint(checkpoint_folder(run_dir, saved))
+        restore(checkpoint, placed.model, placed.average, optimizers, history)
+    elif initial is not None:
+        begin_from(initial, placed.model, placed.average, optimizers if settings.carry_optimizer else [])
+        log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
 
 
 def _settle_buckets(stepper: Stepper, batch: TrainBatch) -> None:
@@ -164,23 +151,6 @@ def _settle_buckets(stepper: Stepper, batch: TrainBatch) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _is_due(step: int, settings: Train) -> bool:
-    return settings.sample_every_steps > 0 and step % settings.sample_every_steps == 0
-
-
-def snapshot(
-    model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer], history: History
-) -> dict[str, torch.Tensor]:
-    """Everything that the next step depends on, by name, and the history. No copies."""
-    tensors = {f"weights/{name}": t for name, t in model.state_dict().items()}
-    tensors |= {f"ema/{name}": t for name, t in ema.state_dict().items()}
-    for name, weight in model.named_parameters():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(weight, {}).items():
-                tensors[f"{key}/{name}"] = value
-    return tensors | {"history": history.done()}
-
-
 def restore(
     checkpoint: Checkpoint,
     model: nn.Module,
@@ -188,6 +158,6 @@ def restore(
     optimizers: Sequence[torch.optim.Optimizer],
     history: History,
 ) -> None:
-    """The inverse of `snapshot`, in place."""
+    """The inverse of `outputs.snapshot`, in place."""
     history.restore(checkpoint.tensors["history"])
     restore_weights(checkpoint, model, ema, optimizers)

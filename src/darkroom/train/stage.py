@@ -30,12 +30,13 @@ from darkroom.store import replacing, sha256_json
 from darkroom.train.data import LatentCache, joint_null_rate
 from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
-from darkroom.train.loop import OnSample, Stopped, fit, stop_signals
-from darkroom.train.paired import make_plan
+from darkroom.train.loop import Stopped, fit, stop_signals
+from darkroom.train.outputs import OnSample
+from darkroom.train.paired import PairedPlan, make_plan
 from darkroom.train.parallel import is_sharded
 from darkroom.train.phases import Initial
-from darkroom.train.plan import parse_uids
-from darkroom.train.record import Log, print_line
+from darkroom.train.plan import BatchPlan, parse_uids
+from darkroom.train.record import History, Log, print_line
 from darkroom.train.rendezvous import joined, seconds_of
 
 # Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
@@ -70,62 +71,88 @@ def train(
         shards, null, expected: see `train.data.LatentCache`; `cache.expected_fingerprint` gives `expected`.
         run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
         parts: what made the cache, exported with the model, and what the training goes on from.
-        out_model, out_untrained: the pipeline with the averaged weights; the network as it was at step 0.
-        out_history: Parquet, see `train.record.History`.
+        out_model, out_untrained, out_history: the averaged pipeline, the network at step 0, a row a step.
         priors: uids of DreamBooth's class pictures, half of every batch; None where there are none.
         initial: the end of the phase before, from whose weights a run without checkpoints begins.
-
     Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
         RuntimeError: the run directory is in use, the loss is not finite, or a rank is missing or failed.
         Stopped: SIGTERM or SIGUSR1 came and all is saved; a SystemExit with code 75.
     """
-    ranks = find_ranks()
-    _check_ranks(settings, ranks)
+    ranks = _find_ranks(settings)
     with ExitStack() as stack:
-        chosen = find_device(ranks, device)
-        stack.enter_context(_settled(settings, chosen))
+        chosen = stack.enter_context(_settled(settings, find_device(ranks, device)))
         with joined(ranks, chosen, _key(model, settings, seed, expected), log):
             cache = LatentCache(shards, null, expected)
-            lock = None
+            check = stack.enter_context(_held(run_dir, ranks, log))
             if ranks.is_first:
-                lock = stack.enter_context(locked(run_dir, seconds_of(LOCK_WAIT_S), log))
                 _describe(settings, cache, log)
-            # One that comes while the model is exported lets it finish.
-            stop = stack.enter_context(stop_signals())
-            trained = build_denoiser(model, cache.sizes, seed, parts.pretrained)
-            if not is_sharded(settings, ranks):
-                trained = moved(trained, chosen)
-            for width, height in cache.uids:
-                check_size(trained.network, cache.latent_shape((width, height)), f"bucket {width}x{height}")
-            average = copy.deepcopy(trained).eval().requires_grad_(False)
-            use_attention(trained.network, model.attention, chosen, settings.dtype)
-            in_pipeline = partial(_pipeline, parts, make_scheduler(settings, _mean_pixels(cache)))
-            on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
+            stop = stack.enter_context(stop_signals())  # one that comes during the export lets it finish
+            trained, average = _initial_models(model, settings, cache, seed, parts, ranks, chosen)
             if ranks.is_first:
-                with replacing(out_untrained) as beside:
-                    save_network(average, beside)
+                _write_network(average, out_untrained)
             if stop.received:
                 raise Stopped(0)
-            check = lock.check if lock else lambda: None
-            class_uids = None if priors is None else parse_uids(list(priors))
-            plan = make_plan(seed, settings.global_batch_size, cache.uids, class_uids)
+            plan = _plan(seed, settings, cache, priors)
+            in_pipeline = partial(_pipeline, parts, make_scheduler(settings, _mean_pixels(cache)))
+            on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
             history = fit(
-                cache, trained.train(), average, settings, seed, run_dir, ranks, log, on_sample, check,
-                plan=plan, initial=initial,
+                cache, trained, average, settings, seed, run_dir, ranks, log, on_sample, check, plan, initial
             )  # fmt: skip
         if ranks.is_first:
             history.write(out_history)
             export_pipeline(in_pipeline(average.cpu()), out_model, partial(save_lora, average))
-    account = plan.account(settings.num_steps)
-    if initial is not None:
-        account["steps_before"] = initial.num_steps
-    num_parameters, seen = (
-        sum(p.numel() for p in trained.parameters()),
-        history.num_done * settings.global_batch_size,
-    )
-    return {"steps": history.num_done, "samples_seen": seen, "num_parameters": num_parameters, **account}
+    return _counts(history, trained, plan, settings, initial)
+
+
+def _initial_models(
+    model: AnyFamily,
+    settings: Train,
+    cache: LatentCache,
+    seed: int,
+    parts: Parts,
+    ranks: Ranks,
+    device: torch.device,
+) -> tuple[Denoiser, Denoiser]:
+    """The network to train, and its average; on the device, or on the CPU where shards are cut from them."""
+    trained = build_denoiser(model, cache.sizes, seed, parts.pretrained)
+    if not is_sharded(settings, ranks):
+        trained = moved(trained, device)
+    for width, height in cache.uids:
+        check_size(trained.network, cache.latent_shape((width, height)), f"bucket {width}x{height}")
+    average = copy.deepcopy(trained).eval().requires_grad_(False)
+    use_attention(trained.network, model.attention, device, settings.dtype)
+    return trained.train(), average
+
+
+def _plan(
+    seed: int, settings: Train, cache: LatentCache, priors: Sequence[str] | None
+) -> BatchPlan | PairedPlan:
+    class_uids = None if priors is None else parse_uids(list(priors))
+    return make_plan(seed, settings.global_batch_size, cache.uids, class_uids)
+
+
+def _write_network(network: Denoiser, folder: str | Path) -> None:
+    with replacing(folder) as beside:
+        save_network(network, beside)
+
+
+def _counts(
+    history: History,
+    trained: Denoiser,
+    plan: BatchPlan | PairedPlan,
+    settings: Train,
+    initial: Initial | None,
+) -> dict[str, Any]:
+    """What `train` returns."""
+    return {
+        "steps": history.num_done,
+        "samples_seen": history.num_done * settings.global_batch_size,
+        "num_parameters": sum(p.numel() for p in trained.parameters()),
+        **plan.account(settings.num_steps),
+        **({} if initial is None else {"steps_before": initial.num_steps}),
+    }
 
 
 def _key(model: AnyFamily, settings: Train, seed: int, expected: Any) -> str:
@@ -134,12 +161,24 @@ def _key(model: AnyFamily, settings: Train, seed: int, expected: Any) -> str:
     return sha256_json({**options, "seed": seed, "cache": expected, "torch": torch.__version__})[:12]
 
 
-def _check_ranks(settings: Train, ranks: Ranks) -> None:
+@contextmanager
+def _held(run_dir: str | Path, ranks: Ranks, log: Log) -> Iterator[Callable[[], None]]:
+    """Rank 0 alone trains in the run directory until the block ends; gives what to call before writing there."""
+    if not ranks.is_first:
+        yield lambda: None
+        return
+    with locked(run_dir, seconds_of(LOCK_WAIT_S), log) as lock:
+        yield lock.check
+
+
+def _find_ranks(settings: Train) -> Ranks:
+    ranks = find_ranks()
     if ranks.world_size > settings.global_batch_size:
         raise ValueError(
             f"train.global_batch_size {settings.global_batch_size} is smaller than the "
             f"{ranks.world_size} ranks; start at most {settings.global_batch_size}"
         )
+    return ranks
 
 
 def _describe(settings: Train, cache: LatentCache, log: Log) -> None:
@@ -163,8 +202,8 @@ def _mean_pixels(cache: LatentCache) -> float:
 
 
 @contextmanager
-def _settled(settings: Train, device: torch.device) -> Iterator[None]:
-    """Deterministic operators and a fixed number of threads, until the block ends."""
+def _settled(settings: Train, device: torch.device) -> Iterator[torch.device]:
+    """Deterministic operators and a fixed number of threads on the device, until the block ends."""
     determinism: Any = torch.utils.deterministic
     threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fills = determinism.fill_uninitialized_memory
@@ -176,7 +215,7 @@ def _settled(settings: Train, device: torch.device) -> Iterator[None]:
     # A guard for programs that read uninitialised memory; it costs a pass over every new tensor.
     determinism.fill_uninitialized_memory = False
     try:
-        yield
+        yield device
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(was_deterministic)
