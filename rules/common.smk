@@ -107,6 +107,25 @@ def class_tables():
     return expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS) if wanted else []
 
 
+def train_settings(wildcards, resources):
+    """The training's settings, or an error where it would run here and asks for a GPU that is not here.
+
+    Where a profile names a partition or GPUs, the training is another machine's, and refuses itself.
+    """
+    elsewhere = {"slurm_partition", "gres", "gpu", "gpus_per_task"} & set(
+        resources.keys()
+    )
+    if PROJECT.run.model.attention != "sdpa" and not elsewhere:
+        from darkroom.config.families import check_attention
+        from darkroom.train.distributed import Ranks, find_device
+
+        try:
+            check_attention(PROJECT.run.model.attention, find_device(Ranks()).type)
+        except ValueError as error:
+            raise WorkflowError(f"config/runs/{PROJECT.name}.yaml: {error}") from None
+    return json.dumps(stage_settings(PROJECT, "train"))
+
+
 def launch(wildcards, resources, threads):
     """The prefix that starts one process a rank: empty on one process, else the geometry of a profile.
 

@@ -23,7 +23,7 @@ rule train:
         f"{LOGS}/train/train.tsv"
     params:
         launch=launch,
-        settings=json.dumps(stage_settings(PROJECT, "train")),
+        settings=train_settings,
         run_dir=f"checkpoints/{PROJECT.name}",
         more=lambda wildcards, input: " ".join(
             f"--{name} {files}"

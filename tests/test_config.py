@@ -64,44 +64,6 @@ def test_a_mistake_is_named_with_file_key_value_and_what_would_be_right(
     assert said in str(error.value).replace(f"{project_folder}/", "")
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("parameter_dtype", "bfloat16", "weights in bfloat16 lose their updates"),
-        ("parameter_dtype", "float16", "weights in float16 lose their updates"),
-        ("dtype", "float16", "float16 is not trained in: small gradients become 0"),
-    ],
-)
-def test_half_precision_weights_are_refused_before_any_job(
-    project_folder: Path, key: str, value: str, said: str
-) -> None:
-    write_run(project_folder, "half", extends="demo", train={key: value})
-    with pytest.raises(ConfigError) as error:
-        load_project("half", project_folder)
-    assert f"half.yaml: train.{key}: {said}" in str(error.value)
-    assert "write dtype: bfloat16" in str(error.value)
-
-
-def test_a_weighting_that_would_not_train_the_terminal_steps_is_refused_before_any_job(
-    project_folder: Path,
-) -> None:
-    wanted = {
-        "prediction": "v",
-        "schedule": "scaled_linear",
-        "zero_terminal_snr": True,
-        "weighting": "min_snr",
-    }
-    write_run(project_folder, "terminal", extends="demo", train={"objective": wanted})
-    with pytest.raises(ConfigError) as error:
-        load_project("terminal", project_folder)
-    assert "terminal.yaml: train.objective: weighting min_snr gives the terminal steps" in str(error.value)
-    assert "write weight_floor: 1.0 beside it, or weighting: min_snr_plus_one" in str(error.value)
-    write_run(
-        project_folder, "terminal", extends="demo", train={"objective": {**wanted, "weight_floor": 1.0}}
-    )
-    assert load_project("terminal", project_folder).run.train.objective.weight_floor == 1.0
-
-
 def test_settings_of_a_run_without_an_objective_are_as_they_were_before_there_was_one() -> None:
     from darkroom.stages import stage_settings
 

@@ -50,6 +50,18 @@ def check_family(run: "Run") -> None:
         raise ValueError("cache.size_conditioning: unet-sdxl is told sizes and crops; write true")
 
 
+def check_attention(attention: str, device: str) -> None:
+    """Refuse a GPU's operators where a training runs on another device ("cpu").
+
+    Raises:
+        ValueError: says what to write instead.
+    """
+    if attention != "sdpa" and device != "cuda":
+        raise ValueError(
+            f"model.attention {attention} needs a GPU; this training runs on {device}: write sdpa"
+        )
+
+
 def _check_readings(run: "Run", family: str) -> None:
     readings, uses = READINGS[family], run.cache.text_encoders
     if len(uses) != len(readings):

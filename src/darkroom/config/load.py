@@ -14,6 +14,7 @@ from darkroom.config.dataset import SOURCE_KINDS, Dataset, DreamBoothSource
 from darkroom.config.model import DEFAULT_FAMILY, LORA_TARGETS
 from darkroom.config.phases import check_phase
 from darkroom.config.run import Run
+from darkroom.config.sizes import check_sizes
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -64,6 +65,10 @@ def load_project(name: str, root: str | Path = ".") -> Project:
     if run.model.pretrained is not None:
         _check_component(components, run.model.pretrained, "model", layers, "model.pretrained")
     _check_component(components, run.evaluate.clip, "clip", layers, "evaluate.clip")
+    try:
+        check_sizes(run, components[run.cache.vae], Path(root))
+    except ValueError as error:
+        raise ConfigError(f"{layers[-1].path}: {error}") from None
     dataset_layers = _chain(folder / "datasets", run.dataset, "dataset")
     if dataset.recaption is not None:
         captioner = dataset.recaption.captioner

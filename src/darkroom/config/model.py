@@ -108,6 +108,8 @@ class MMDiTModel(AnyModel):
         if self.head_dim % 4:
             raise ValueError(f"head_dim {self.head_dim} is no multiple of 4, as 2-D RoPE needs")
         self.check_lora(self.family)
+        if self.lora and "mlp_gate" in self.lora.targets and self.mlp != "swiglu":
+            raise ValueError("lora.targets: 'mlp_gate' is of mlp: swiglu alone; write that, or leave it out")
         return self
 
 

@@ -26,14 +26,20 @@ def check_phase(name: str, run: Run, before: Run) -> None:
         )
     if before.dataset != run.dataset:
         raise ValueError(f"{where} has the dataset {before.dataset}; write dataset: {before.dataset}")
+    if run.model.family != before.model.family:
+        raise ValueError(
+            f"{where} trains a {before.model.family} and this run a {run.model.family}; write model.family:"
+            f" {before.model.family}, or another initial_run"
+        )
     for section in ("model", "cache"):
-        mine, theirs = (getattr(r, section).model_dump(mode="json") for r in (run, before))
+        mine, theirs = (getattr(r, section) for r in (run, before))
         free = _FREE if section == "model" else {"batch_size", "dtype"}
-        for key in sorted({*mine, *theirs} - free):
-            if mine.get(key) != theirs.get(key):
+        for key in sorted({*type(mine).model_fields} - free):
+            here, there = getattr(mine, key), getattr(theirs, key)
+            if here != there:
                 raise ValueError(
-                    f"{where} has {section}.{key}: {theirs.get(key)} and this run {mine.get(key)}; weights go on"
-                    " from one phase to the next only where both have the same"
+                    f"{where} has {section}.{key}: {there} and this run {here}; weights go on from one phase to"
+                    f" the next only where both have the same: write it so, or another initial_run"
                 )
     for key in ("prediction", "schedule"):
         mine, theirs = (getattr(r.train.objective, key) for r in (run, before))

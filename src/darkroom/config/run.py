@@ -27,7 +27,10 @@ class Bucket(Section):
                 near = max(self.step_px, round(value / self.step_px) * self.step_px)
                 raise ValueError(f"{name} {value} is no multiple of step_px {self.step_px}; {near} would be")
         if not self.min_side_px <= self.resolution_px <= self.max_side_px:
-            raise ValueError("min_side_px <= resolution_px <= max_side_px does not hold")
+            raise ValueError(
+                f"resolution_px {self.resolution_px} is not within min_side_px {self.min_side_px} and max_side_px"
+                f" {self.max_side_px}; write another min_side_px or max_side_px"
+            )
         return self
 
 

@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProc
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from darkroom.config.families import check_attention
 from darkroom.models.mmdit import JointBlock
 
 
@@ -22,10 +23,7 @@ def use_attention(network: Any, backend: str, device: torch.device, dtype: str) 
     """
     if backend == "sdpa":
         return
-    if device.type != "cuda":
-        raise ValueError(
-            f"model.attention {backend} needs a GPU; this training runs on {device.type}: write sdpa"
-        )
+    check_attention(backend, device.type)
     if backend == "flash" and dtype == "float32":
         raise ValueError("model.attention flash computes in bfloat16: write train.dtype bfloat16, or sdpa")
     for module in network.modules():
