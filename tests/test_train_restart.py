@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -50,13 +51,29 @@ def test_any_number_of_ranks_sees_the_same_samples_with_the_same_noise(uninterru
     assert uninterrupted[4][1] == alone
 
 
-def test_the_loss_curves_of_an_mmdit_on_1_2_and_4_ranks_agree(cache_folder, tmp_path):
-    for num in (1, 2, 4):
-        train_on(num, cache_folder, tmp_path / str(num), plain=False)
-    alone, *others = (losses(final(tmp_path / str(num))) for num in (1, 2, 4))
-    assert len(alone) == 20 and alone.std() > 1e-3
-    for other in others:
-        np.testing.assert_allclose(other, alone, rtol=0, atol=1e-4)
+def test_ddp_on_1_2_and_4_ranks_and_fsdp2_on_2_see_the_same_and_the_checkpoint_of_4_goes_on_elsewhere(
+    cache_folder, tmp_path
+):
+    """Of an MMDiT in float32: samples, noise, and loss curves over 20 steps; then its next batch on 1 and on 2."""
+    found = {}
+    for num, parallelism in ((1, "ddp"), (2, "ddp"), (4, "ddp"), (2, "fsdp")):
+        run_dir = tmp_path / f"{num}-{parallelism}"
+        train_on(num, cache_folder, run_dir, plain=False, parallelism=parallelism)
+        samples = {step: whole(ranks) for step, ranks in take_seen(run_dir).items()}
+        found[num, parallelism] = samples, losses(final(run_dir))
+    samples, alone = found.pop((1, "ddp"))
+    assert sorted(samples) == list(range(1, 21)) and len(alone) == 20 and alone.std() > 1e-3
+    for layout, (others, curve) in found.items():
+        assert others == samples, layout
+        np.testing.assert_allclose(curve, alone, rtol=0, atol=1e-4, err_msg=str(layout))
+    for num in (1, 2):
+        run_dir = tmp_path / f"4-then-{num}"
+        shutil.copytree(tmp_path / "4-ddp", run_dir)
+        shutil.rmtree(checkpoint_folder(run_dir, NUM_STEPS))
+        assert "resumed at step 15" in train_on(num, cache_folder, run_dir, plain=False)
+        on_others = {step: whole(ranks) for step, ranks in take_seen(run_dir).items()}
+        assert on_others == {step: samples[step] for step in range(16, 21)}
+        np.testing.assert_allclose(losses(final(run_dir)), alone, rtol=0, atol=1e-4)
 
 
 def train_with_two_kills(cache_folder, run_dir, nums, moments):
