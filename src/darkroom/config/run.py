@@ -141,6 +141,9 @@ class Train(Section):
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's, after the warm-up")
     muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, after the warm-up")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
+    epsilon: Annotated[float, ADDED] = Field(
+        1e-8, gt=0, description="AdamW's, added to the root of the second moment"
+    )
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     learning_rate_decay: Annotated[Literal["cosine", "constant", "linear"], ADDED] = Field(

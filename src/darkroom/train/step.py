@@ -57,7 +57,9 @@ def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optim
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    adamw = torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True
+    )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if inner:
         optimizers.append(
