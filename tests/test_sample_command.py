@@ -1,6 +1,7 @@
 """`darkroom sample`: one load, many prompts, any exported model, two models side by side."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from doc_pages import DOCS, blocks
+from doc_pages import DOCS, ROOT, blocks, commands
 from PIL import Image
 from test_components import CONTEXT, write_clip, write_vae
 from test_sample_pipeline import build
@@ -24,8 +25,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from typer.testing import CliRunner
 
 from darkroom.cli import app
+from darkroom.config import load_project
 from darkroom.config.components import Component
 from darkroom.config.run import Sampling
+from darkroom.folders import list_folders
 from darkroom.models.components import load_clip
 from darkroom.sample.command import find_clip, find_model, read_prompts
 from darkroom.sample.compare import paired, summary
@@ -181,6 +184,14 @@ def test_random_seeds_are_drawn_for_each_picture_and_given_ones_kept():
         drawn_seeds([-2], 1)
 
 
+def test_several_pictures_of_a_seed_have_it_and_those_that_follow():
+    assert drawn_seeds([7, 20], 2, 3) == [[7, 8, 9, 20, 21, 22]] * 2
+    assert len(set(drawn_seeds([-1], 1, 50)[0])) == 50
+    assert drawn_seeds([2**63 - 2], 1, 2) == [[2**63 - 2, 2**63 - 1]]
+    with pytest.raises(ValueError, match=r"nor from 0 to 2\^63 - 3"):
+        drawn_seeds([2**63 - 2], 1, 3)
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no model to draw from: it has no model_index\.json"):
         load_model(tmp_path)
@@ -224,6 +235,30 @@ def test_many_prompts_are_drawn_with_a_table_a_sheet_and_animations(ours, tmp_pa
     assert settings["sampler"] == "heun" and settings["sampling"]["guidance_scale"] == 3
     assert Image.open(out / "grid.png").size[0] > 4 * 128
     assert "out is there already; name another folder" in refused(ours, "red", "--out", out)
+
+
+@pytest.mark.slow
+def test_the_class_pictures_of_dreambooth_are_drawn_by_the_commands_of_its_page(
+    stable_diffusion, tmp_path, make_tiny_project
+):
+    """With three small pictures in place of a hundred large ones."""
+    source = load_project("dreambooth-sd14", ROOT).dataset.source
+    (block,) = commands(DOCS / "recipes/dreambooth-sd14.md")
+    assert f'"{source.class_prompt}"' in block[0]
+    less = block[0].replace(
+        "--num-pictures 100 --steps 50", "--num-pictures 3 --steps 2 --width 64 --height 64"
+    )
+    assert less != block[0]
+    project = make_tiny_project("dreambooth")
+    folders = {"SD14": stable_diffusion, "MY_CAT": ROOT / "src/darkroom/demo/pictures/subject",
+               "CLIP_VIT_L_14": write_clip(tmp_path / "clip")}  # fmt: skip
+    exports = [f"export {name}={folder}" for name, folder in folders.items()]
+    output = project.run("bash", "-ec", "\n".join([*exports, less, *block[1:], 'echo "class folder: $CATS"']))
+    assert {"download_part", "train"} <= set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE))
+    drawn = project.folder / output.rsplit("class folder: ", 1)[1].strip()
+    own = source.model_copy(update={"class_folder": str(drawn), "instance_folder": str(folders["MY_CAT"])})
+    classes = [row for row in list_folders(own).rows if row[0].startswith("local:class/")]
+    assert classes == [(f"local:class/00000-seed{k}.png", source.class_prompt) for k in range(3)]
 
 
 def test_a_stored_random_seed_draws_the_same_picture_again(ours, tmp_path):

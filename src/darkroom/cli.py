@@ -62,6 +62,9 @@ def sample(
     seed: Annotated[
         list[int], typer.Option(help="of a picture of each prompt; again for more; -1: random")
     ] = [0],  # noqa: B006
+    num_pictures: Annotated[
+        int, typer.Option(help="of each prompt and seed: with it and those that follow", min=1)
+    ] = 1,
     sampler: Annotated[str, typer.Option(help="euler, heun, euler-stochastic, ddim or dpm++")] = "",
     steps: Annotated[int | None, typer.Option(help="steps from noise to picture")] = None,
     guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none")] = None,
@@ -85,9 +88,9 @@ def sample(
     asked = {"num_inference_steps": steps, "width_px": width, "height_px": height}
     try:
         from_command_line(
-            model, [*(prompts or [])], prompts_file, baseline, seed, asked, guidance, guidance_convention, out,
-            clip=clip, animate=gif, sampler=sampler or None, guidance_rescale=guidance_rescale,
-            negative_prompt=negative, batch_size=batch_size, dtype=dtype,
+            model, [*(prompts or [])], prompts_file, baseline, seed, num_pictures, asked, guidance,
+            guidance_convention, out, clip=clip, animate=gif, sampler=sampler or None,
+            guidance_rescale=guidance_rescale, negative_prompt=negative, batch_size=batch_size, dtype=dtype,
         )  # fmt: skip
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -101,6 +101,7 @@ def from_command_line(
     prompts_file: Path | None,
     baseline: str,
     seeds: Sequence[int],
+    num_pictures: int,
     asked: dict[str, int | None],
     guidance: float | None,
     convention: str,
@@ -131,9 +132,8 @@ def from_command_line(
         other = find_model(baseline)[0]
         models = {"baseline": partial(load_model, other, folder), "tuned": partial(load_model, folder)}
     scorer = load_clip(find_clip(clip)) if clip else None
-    compared = sample(
-        models, prompts, drawn_seeds(seeds, len(prompts)), how, out, clip=scorer, animate=animate
-    )
+    drawn = drawn_seeds(seeds, len(prompts), num_pictures)
+    compared = sample(models, prompts, drawn, how, out, clip=scorer, animate=animate)
     if compared:
         print(
             f"tuned - baseline: {compared['difference']:+.2f} CLIPScore, 95 % interval "

@@ -55,17 +55,24 @@ def guidance_scale(value: float, convention: GuidanceConvention = "diffusers") -
     return value + 1 if convention == "paper" else value
 
 
-def drawn_seeds(seeds: Sequence[int], num_prompts: int) -> list[list[int]]:
+def drawn_seeds(seeds: Sequence[int], num_prompts: int, num_pictures: int = 1) -> list[list[int]]:
     """The seeds of every prompt's pictures: those given, and for -1 a fresh one (32 bits) for each prompt.
 
+    Args:
+        num_pictures: so many for each seed that is given: it and those that follow, or as many fresh ones.
     Raises:
         ValueError: a seed is neither -1 nor a number of 0 to 2^63 - 1.
     """
     for seed in seeds:
-        if not RANDOM_SEED <= seed < 2**63:
-            raise ValueError(f"seed {seed} is neither -1 (random) nor from 0 to 2^63 - 1")
+        if not RANDOM_SEED <= seed <= 2**63 - num_pictures:
+            raise ValueError(f"seed {seed} is neither -1 (random) nor from 0 to 2^63 - {num_pictures}")
     return [
-        [secrets.randbits(32) if seed == RANDOM_SEED else seed for seed in seeds] for _ in range(num_prompts)
+        [
+            secrets.randbits(32) if seed == RANDOM_SEED else seed + number
+            for seed in seeds
+            for number in range(num_pictures)
+        ]
+        for _ in range(num_prompts)
     ]
 
 
