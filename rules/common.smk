@@ -108,21 +108,24 @@ def class_tables():
 
 
 def train_settings(wildcards, resources):
-    """The training's settings, or an error where it would run here and asks for a GPU that is not here.
+    """The training's settings, or an error where they ask for a package or a GPU that is not here.
 
-    Where a profile names a partition or GPUs, the training is another machine's, and refuses itself.
+    Where a profile names a partition or GPUs, the GPU is another machine's, and the training refuses itself.
     """
+    from darkroom.config.optional import check_optimizer
+
     elsewhere = {"slurm_partition", "gres", "gpu", "gpus_per_task"} & set(
         resources.keys()
     )
-    if PROJECT.run.model.attention != "sdpa" and not elsewhere:
-        from darkroom.config.families import check_attention
-        from darkroom.train.distributed import Ranks, find_device
+    try:
+        check_optimizer(PROJECT.run.train.optimizer)
+        if PROJECT.run.model.attention != "sdpa" and not elsewhere:
+            from darkroom.config.families import check_attention
+            from darkroom.train.distributed import Ranks, find_device
 
-        try:
             check_attention(PROJECT.run.model.attention, find_device(Ranks()).type)
-        except ValueError as error:
-            raise WorkflowError(f"config/runs/{PROJECT.name}.yaml: {error}") from None
+    except ValueError as error:
+        raise WorkflowError(f"config/runs/{PROJECT.name}.yaml: {error}") from None
     return json.dumps(stage_settings(PROJECT, "train"))
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "an unknown attention": (
         {"model": {"attention": "flash3"}},
-        ("model.attention: input should be 'sdpa', 'flash' or 'xformers'; it is 'flash3'",),
+        ("model.attention: input should be 'sdpa', 'flash', 'xformers' or 'sliced'; it is 'flash3'",),
+    ),
+    "moments of 8 bits in shards": (
+        {"train": {"optimizer": "adamw8bit", "parallelism": "fsdp"}},
+        ("train: optimizer adamw8bit scales moments by blocks", "write optimizer: adamw"),
+    ),
+    "slices of another network than a UNet": (
+        {"model": {"attention": "sliced"}},
+        ("model.attention: sliced is for UNets, and this is a mmdit", "write sdpa"),
     ),
     "flash attention in float32": (
         {"model": {"attention": "flash"}, "train": {"dtype": "float32"}},
@@ -217,19 +226,23 @@ def test_what_the_refusals_say_to_write_is_accepted(right: dict[str, Any], tmp_p
 def test_snakemake_refuses_before_any_job_and_names_the_file(
     make_tiny_project: Callable[[str], TinyProject],
 ) -> None:
-    """Attention is the one mistake that the configuration alone does not tell: there must be no GPU here."""
+    """Attention and 8 bits the configuration alone does not tell: there must be no GPU, no bitsandbytes here."""
     project = make_tiny_project("mistakes")
     attention = {"model": {"attention": "xformers"}}
-    size = MISTAKES["a size to draw that a transformer cannot"]
-    for wrong, told in (
-        size,
+    cases = [
+        MISTAKES["a size to draw that a transformer cannot"],
         (attention, ("model.attention xformers needs a GPU", "runs on cpu: write sdpa")),
-    ):
+    ]
+    if find_spec("bitsandbytes") is None:
+        optimizer = {"train": {"optimizer": "adamw8bit"}}
+        cases.append((optimizer, ("adamw8bit needs bitsandbytes", "run `pip install bitsandbytes`")))
+    for wrong, told in cases:
         write_runs(project.folder, wrong)
         project.variables = {"CUDA_VISIBLE_DEVICES": ""}
         output = project.run("snakemake", "-n", "--config", "run=wrong", check=False)
         for part in ("config/runs/wrong.yaml: ", *told):
             assert part in output
         assert "rule train:" not in output and "would have been executed" not in output
+    write_runs(project.folder, attention)
     project.variables = {"CUDA_VISIBLE_DEVICES": "", "SNAKEMAKE_PROFILE": "profiles/slurm"}
     assert "train" in project.planned("--config", "run=wrong")  # the cluster's node has one

@@ -23,6 +23,7 @@ from tiny_encoders import (
 from darkroom.cache import cache_null, expected_fingerprint
 from darkroom.config.model import read_model
 from darkroom.config.run import Cache, Sampling, Train
+from darkroom.models.attention import use_attention
 from darkroom.models.families import build_denoiser
 from darkroom.models.parts import Parts
 from darkroom.sample.draw import draw
@@ -246,6 +247,27 @@ def test_diffusers_alone_loads_every_export_and_draws_what_we_draw_at_two_aspect
             theirs = np.load(tmp_path / f"{case}.npz")[f"{width}x{height}"] * 255
             assert np.abs(ours - theirs).max() <= 1.5, case
             assert ours.std() > 1
+
+
+@pytest.mark.parametrize("case", ["unet-sd", "unet-sdxl"])
+def test_sliced_attention_computes_one_head_of_one_picture_at_a_time_and_the_same_gradients(
+    world, case, monkeypatch
+):
+    cache, model = LatentCache(*cached(world, case)[0]), read_model({"family": case, **CASES[case][1]})
+    batch = Loader(cache, BatchPlan(0, 4, cache.uids), settings_of(case), 0, 0).make(0)
+    multiply, found, shapes = torch.bmm, [], set()
+    monkeypatch.setattr(torch, "bmm", lambda a, b: (shapes.add(len(a)), multiply(a, b))[1])
+    for attention in ("sdpa", "sliced"):
+        denoiser = build_denoiser(model, cache.sizes, seed=0)
+        use_attention(denoiser.network, attention, torch.device("cpu"), "float32")
+        shapes.clear()
+        denoiser(
+            batch.noise, torch.tensor([0.1, 0.4, 0.6, 0.9]), batch.conditioning
+        ).square().sum().backward()
+        assert shapes == ({1} if attention == "sliced" else set())
+        found.append([weight.grad for weight in denoiser.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)  # of gradients up to 1e2
 
 
 @pytest.mark.parametrize("case", ["unet-sd", "unet-sdxl", "sd3"])

@@ -155,6 +155,16 @@ def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest(cache):
     assert names and all("blocks." in name and "modulation" not in name for name in names)
 
 
+def test_adamw_updates_all_weights_in_fused_kernels(cache):
+    model, ema = make_models(cache)
+    stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, SETTINGS)
+    batch = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0).make(0)
+    with torch.profiler.profile() as profile:
+        stepper.step(batch)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::_fused_adamw_"] == 2  # weights that decay, and those that do not
+
+
 def test_a_torn_checkpoint_costs_steps_but_not_the_result(cache, uninterrupted, tmp_path):
     with pytest.raises(Killed):
         run(cache, tmp_path, changed(sample_every_steps=1), kill_at(12))

@@ -16,7 +16,9 @@ from darkroom.models.mmdit import MMDiT
 from darkroom.models.parts import Parts
 from darkroom.sample.export import load_pipeline
 from darkroom.store import read_table, sha256_path
+from darkroom.train import stage
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint
+from darkroom.train.loop import fit
 from darkroom.train.record import COLUMNS
 from darkroom.train.stage import train
 
@@ -116,6 +118,18 @@ def test_the_counts_account_for_the_data(trained):
 
 def test_pictures_are_drawn_with_the_pipeline_when_due(trained):
     assert trained[2] == [(4, "MMDiT", CACHE.max_text_tokens)]
+
+
+def test_no_encoder_is_loaded_until_pictures_are_drawn_or_the_model_is_exported(
+    cached, tmp_path, monkeypatch
+):
+    loaded, during = [], []
+    for name in ("load_vae", "load_text_encoder"):
+        load = getattr(stage, name)
+        monkeypatch.setattr(stage, name, lambda part, load=load: (loaded.append(part.kind), load(part))[1])
+    monkeypatch.setattr(stage, "fit", lambda *a, **k: (fit(*a, **k), during.extend(loaded))[0])
+    run(cached, tmp_path)
+    assert during == [] and sorted(loaded) == ["text_encoder", "vae"]
 
 
 def test_trained_again_every_output_has_the_same_bytes(cached, trained, tmp_path):

@@ -35,6 +35,11 @@ def check_family(run: "Run") -> None:
     family = run.model.family
     if run.model.attention == "flash" and run.train.dtype == "float32":
         raise ValueError("model.attention: flash computes in bfloat16; write train.dtype: bfloat16, or sdpa")
+    if run.model.attention == "sliced" and not family.startswith("unet"):
+        raise ValueError(
+            f"model.attention: sliced is for UNets, and this is a {family}; write sdpa, whose kernels on a GPU"
+            " keep no matrix of weights either"
+        )
     if family not in READINGS:
         return
     _check_readings(run, family)
@@ -56,7 +61,7 @@ def check_attention(attention: str, device: str) -> None:
     Raises:
         ValueError: says what to write instead.
     """
-    if attention != "sdpa" and device != "cuda":
+    if attention not in ("sdpa", "sliced") and device != "cuda":
         raise ValueError(
             f"model.attention {attention} needs a GPU; this training runs on {device}: write sdpa"
         )

@@ -60,8 +60,8 @@ class AnyModel(Section):
     pretrained: Annotated[str | None, ADDED] = Field(
         None, description="name of a model in config/components.yaml, to go on from"
     )
-    attention: Annotated[Literal["sdpa", "flash", "xformers"], ADDED] = Field(
-        "sdpa", description="attention in training; flash and xformers need a GPU"
+    attention: Annotated[Literal["sdpa", "flash", "xformers", "sliced"], ADDED] = Field(
+        "sdpa", description="attention in training; flash and xformers need a GPU, sliced is for UNets"
     )
     lora: Annotated[LoRA | None, ADDED] = Field(None, description="train adapters instead of the weights")
 

@@ -135,8 +135,10 @@ class Train(Section):
     shard_size: Annotated[int, ADDED] = Field(
         0, ge=0, description="fsdp: so many neighbouring ranks share one copy of the model; 0 is all"
     )
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: Muon for the matrices inside the blocks, AdamW for the rest"
+    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
+        "adamw",
+        description="muon: Muon for the matrices inside the blocks, AdamW for the rest; adamw8bit: AdamW with"
+        " moments of 8 bits, by bitsandbytes",
     )
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's, after the warm-up")
     muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, after the warm-up")
@@ -213,6 +215,11 @@ class Train(Section):
             raise ValueError("shard_size is fsdp's; write parallelism: fsdp beside it, or leave it out")
         if self.shard_size == 1:
             raise ValueError("shard_size 1 shards nothing; write parallelism: ddp, or shard_size: 2 or more")
+        if self.parallelism == "fsdp" and self.optimizer == "adamw8bit":
+            raise ValueError(
+                "optimizer adamw8bit scales moments by blocks of whole weights, and parallelism fsdp cuts them up;"
+                " write optimizer: adamw, whose moments fsdp spreads over the ranks, or parallelism: ddp"
+            )
         if self.parallelism == "fsdp" and self.optimizer == "muon":
             raise ValueError(
                 "optimizer muon needs whole matrices, and parallelism fsdp cuts them up; write optimizer: adamw,"

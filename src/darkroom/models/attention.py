@@ -1,4 +1,4 @@
-"""Attention operators by name: sdpa (torch's choice), flash and xformers, for training on a GPU.
+"""Attention operators by name: sdpa (torch's choice), flash and xformers for a GPU, sliced for UNets.
 
 Padded text is packed away: flash and xformers see every sample's real tokens, one sample after another, with the
 lengths of each. Only the networks' operators are exchanged; weights and exports know nothing of it.
@@ -24,6 +24,9 @@ def use_attention(network: Any, backend: str, device: torch.device, dtype: str) 
     if backend == "sdpa":
         return
     check_attention(backend, device.type)
+    if backend == "sliced":
+        network.set_attention_slice("max")
+        return
     if backend == "flash" and dtype == "float32":
         raise ValueError("model.attention flash computes in bfloat16: write train.dtype bfloat16, or sdpa")
     for module in network.modules():

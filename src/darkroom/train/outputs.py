@@ -92,5 +92,6 @@ def snapshot(
     for name, weight in model.named_parameters():
         for optimizer in optimizers:
             for key, value in optimizer.state.get(weight, {}).items():
-                tensors[f"{key}/{name}"] = value
+                # bitsandbytes counts steps in a plain number.
+                tensors[f"{key}/{name}"] = value if isinstance(value, torch.Tensor) else torch.tensor(value)
     return tensors | {"history": history.done()}

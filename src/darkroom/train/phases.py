@@ -106,6 +106,11 @@ def restore_weights(
         optimizer.load_state_dict(state)
 
 
-def _moment(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard."""
+def _moment(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | int:
+    """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard.
+
+    What was a plain number becomes one again: bitsandbytes counts steps so, and torch in float32.
+    """
+    if whole.dtype == torch.int64 and not whole.ndim:
+        return int(whole)
     return placed_like(whole, weight) if whole.shape == weight.shape else whole

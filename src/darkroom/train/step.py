@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from darkroom.config.optional import check_optimizer
 from darkroom.config.run import Train
 from darkroom.objectives.schedules import learning_rate
 from darkroom.objectives.training import TrainingObjective
@@ -45,9 +46,10 @@ def ema_weight(step: int, ema_decay: float) -> float:
 def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optimizer]:
     """Fused AdamW; matrices decay, and vectors (biases, norm scales) do not.
 
-    With `optimizer: muon` the matrices that map tokens to tokens inside the blocks go to Muon
-    (kellerjordan.github.io/posts/muon), whose updates are made orthogonal. Each parameter group keeps
-    its highest learning rate as `peak`.
+    With `optimizer: adamw8bit` the moments of weights with 4096 numbers or more have 8 bits (Dettmers et al. 2021,
+    arXiv 2110.02861). With `optimizer: muon` the matrices that map tokens to tokens inside the blocks go to Muon
+    (kellerjordan.github.io/posts/muon), whose updates are made orthogonal. Each parameter group keeps its highest
+    learning rate as `peak`.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if settings.optimizer == "muon" and _is_inner(name, p)]
@@ -57,10 +59,7 @@ def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optim
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True
-    )
-    optimizers: list[torch.optim.Optimizer] = [adamw]
+    optimizers = [_adamw(groups, settings)]
     if inner:
         optimizers.append(
             torch.optim.Muon(inner, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
@@ -69,6 +68,20 @@ def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optim
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
+
+
+def _adamw(groups: list[dict[str, Any]], settings: Train) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "eps": settings.epsilon,
+    }
+    if settings.optimizer == "adamw8bit":
+        check_optimizer(settings.optimizer)
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, **options)
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 def _is_inner(name: str, parameter: torch.Tensor) -> bool:
