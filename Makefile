@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 READY := $(VENV)/.ready
+# Processes of the tests: one a core, four at most.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+# Clusters mostly wait, so three processes at once even on two cores.
+TEST_SLURM := pytest -n 3 --dist loadfile -m slurm
 export SNAKEMAKE_PROFILE ?= profiles/local
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -24,20 +28,20 @@ $(READY): requirements.lock pyproject.toml Makefile
 demo: $(READY)
 	@snakemake --quiet all
 
-# Files share a finished project within a process, so a file stays in one of the two.
+# A file's tests share what they have made, so a file stays in one process.
 test: $(READY)
-	pytest -n 2 --dist loadfile -m "not slurm"
-	@if command -v sbatch >/dev/null; then pytest -m slurm; \
+	pytest -n $(WORKERS) --dist loadfile -m "not slurm"
+	@if command -v sbatch >/dev/null; then $(TEST_SLURM); \
 	    else echo "left out: the tests on a SLURM cluster (apt-get install slurm-wlm munge)"; fi
 
 test-fast: $(READY)
-	pytest -n 2 --dist loadfile -m "not slow and not slurm"
+	pytest -n $(WORKERS) --dist loadfile -m "not slow and not slurm"
 
 # A private cluster on this machine, started and stopped by the tests.
 test-slurm: $(READY)
 	@command -v sbatch >/dev/null || \
 	    { echo "SLURM is not installed: apt-get install --no-install-recommends slurm-wlm munge"; exit 1; }
-	pytest -m slurm
+	$(TEST_SLURM)
 
 check: $(READY)
 	ruff check .

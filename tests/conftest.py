@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Cluster, missing_programs
+from filelock import FileLock
 
 from darkroom.config.load import merge
 
@@ -20,6 +21,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 ROOT = Path(__file__).parents[1]
+# The property of a test that is a row of the table in docs/reliability.md.
+TABLE_ROW = "row of docs/reliability.md"
+TABLE_HEADER = "| What happens | How it ends | Steps repeated | Samples lost or doubled | Orphan jobs |"
 
 TINY_DATASET = {
     "source": {"num_scenes": 150, "num_digits": 6, "num_photos": 6},
@@ -53,6 +57,9 @@ class TinyProject:
 
     # Added to the environment of every command, e.g. to reach a cluster.
     variables: Mapping[str, str] = {}
+
+    # What the command that made a finished one printed, and where.
+    first_output, made_in = "", Path()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -111,12 +118,39 @@ def make_tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return lambda name: TinyProject(tmp_path_factory.mktemp(name))
 
 
-@pytest.fixture(scope="session")
-def finished_project(make_tiny_project: Callable[[str], TinyProject]) -> TinyProject:
-    """A tiny project after one `snakemake`; tests that change it work on a copy."""
-    project = make_tiny_project("finished")
-    project.first_output = project.run("snakemake", "--quiet", "all")  # type: ignore[attr-defined]
+def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *command: str) -> TinyProject:
+    """The project after a command. Of several workers the first runs it, and each has a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made-{command[-1]}"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            output, beside = project.run(*command), shared.with_suffix(".tmp")
+            shutil.copytree(project.folder, beside / "project", symlinks=True)
+            (beside / "output.txt").write_text(output)
+            (beside / "made-in.txt").write_text(str(project.folder))
+            beside.rename(shared)
+    project.first_output = (shared / "output.txt").read_text()
+    project.made_in = Path((shared / "made-in.txt").read_text())
+    if project.made_in != project.folder:
+        shutil.rmtree(project.folder)
+        shutil.copytree(shared / "project", project.folder, symlinks=True)
     return project
+
+
+@pytest.fixture(scope="session")
+def finished_project(
+    make_tiny_project: Callable[[str], TinyProject], tmp_path_factory: pytest.TempPathFactory
+) -> TinyProject:
+    """A tiny project after one `snakemake`; tests that change it work on a copy."""
+    return made_once(make_tiny_project("finished"), tmp_path_factory, "snakemake", "--quiet", "all")
+
+
+@pytest.fixture(scope="session")
+def trained_project(
+    make_tiny_project: Callable[[str], TinyProject], tmp_path_factory: pytest.TempPathFactory
+) -> TinyProject:
+    """A tiny project after `snakemake train`; tests that change it work on a copy."""
+    return made_once(make_tiny_project("trained"), tmp_path_factory, "snakemake", "train")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -127,6 +161,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("slurm"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what trainings on a cluster went through, from whichever process it was measured in."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    rows = [v for report in reports for name, v in report.user_properties if name == TABLE_ROW]
+    if rows:
+        terminalreporter.write_line("\n".join(["", TABLE_HEADER, "|---|---|---|---|---|", *map(str, rows)]))
 
 
 @pytest.fixture(scope="session")

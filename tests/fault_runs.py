@@ -21,7 +21,7 @@ from cluster import Cluster
 from darkroom.config.load import merge
 
 CHECKPOINT_EVERY_STEPS = 10
-NUM_STEPS = 400
+NUM_STEPS = 300
 TRAINING = {
     "num_steps": NUM_STEPS,
     "checkpoint_every_steps": CHECKPOINT_EVERY_STEPS,
@@ -58,6 +58,12 @@ class Outcome:
     steps_repeated: int
     steps_that_differ: int
     orphans: int
+
+    def row(self, title: str) -> str:
+        """The row of the table in docs/reliability.md."""
+        return (
+            f"| {title} | {self.ended} | {self.steps_repeated} | {self.steps_that_differ} | {self.orphans} |"
+        )
 
 
 class FaultRun:

@@ -40,10 +40,10 @@ def hashed_files(folder: Path) -> dict[str, str]:
 
 
 def test_one_command_makes_every_stage_and_names_the_report_last(finished_project: TinyProject) -> None:
-    lines = finished_project.first_output.strip().splitlines()  # type: ignore[attr-defined]
+    lines = finished_project.first_output.strip().splitlines()
     assert lines[-1].split() == [
         "report",
-        str(finished_project.folder / "results/runs/demo/report/report.html"),
+        str(finished_project.made_in / "results/runs/demo/report/report.html"),
     ]
     for stage in STAGES[:-1]:
         assert any(line.startswith(f"{stage:<10} ") for line in lines), stage

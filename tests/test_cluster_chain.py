@@ -1,8 +1,6 @@
 """The whole chain on a real SLURM cluster: every stage a job, training on two nodes with two ranks each."""
 
-import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,21 +78,21 @@ def test_afterwards_dvc_agrees_and_a_second_run_submits_nothing(on_cluster: Clus
 
 
 def test_the_manifests_are_those_of_a_run_without_a_cluster(
-    on_cluster: ClusterRun, finished_project: TinyProject
+    on_cluster: ClusterRun, trained_project: TinyProject
 ) -> None:
     for stage in (*DATASET_STAGES, *RUN_STAGES):
-        there, here = (manifest(project, stage) for project in (on_cluster.project, finished_project))
+        there, here = (manifest(project, stage) for project in (on_cluster.project, trained_project))
         assert there.read_bytes() == here.read_bytes(), stage
-    there, here = (read_manifest(manifest(p, "train")) for p in (on_cluster.project, finished_project))
+    there, here = (read_manifest(manifest(p, "train")) for p in (on_cluster.project, trained_project))
     for key in ("params", "upstream", "counts"):
         assert there[key] == here[key], key
 
 
 def test_four_ranks_train_on_what_one_process_trains_on(
-    on_cluster: ClusterRun, finished_project: TinyProject
+    on_cluster: ClusterRun, trained_project: TinyProject
 ) -> None:
     name = "results/runs/demo/train/history.parquet"
-    there, here = (read_table(p.folder / name) for p in (on_cluster.project, finished_project))
+    there, here = (read_table(p.folder / name) for p in (on_cluster.project, trained_project))
     # The same samples with the same noise: only the order of sums differs.
     np.testing.assert_allclose(there["loss"], here["loss"], rtol=0.02)
 
@@ -103,20 +101,6 @@ def test_an_evaluation_option_submits_evaluate_and_report_alone(on_cluster: Clus
     on_cluster.project.edit("config/runs/demo.yaml", {"evaluate": {"num_bootstrap": 30}})
     assert on_cluster.submitted("snakemake", "--profile", "profiles/slurm") == ["evaluate", "report"]
     assert "up to date" in on_cluster.project.run("dvc", "status")
-
-
-def test_one_node_and_one_process_need_no_other_rule(on_cluster: ClusterRun) -> None:
-    project, profile = on_cluster.project, "profiles/slurm/profile.yaml"
-    values = project.read(profile)
-    train = values["set-resources"]["train"]
-    for changed in ({"nodes": 1}, {"nodes": 1, "mpi": None, "tasks_per_node": None, "gres": "'gpu:1'"}):
-        chosen = {key: value for key, value in {**train, **changed}.items() if value is not None}
-        project.write(profile, {**values, "set-resources": {**values["set-resources"], "train": chosen}})
-        shutil.rmtree(project.folder / "checkpoints")
-        forced = ("snakemake", "train", "--profile", "slurm", "--force")
-        assert on_cluster.submitted(*forced) == ["train"]
-        assert json.loads(manifest(project, "train").read_text())["counts"]["steps"] == 12
-    project.write(profile, values)
 
 
 def test_dvc_repro_submits_the_stage(on_cluster: ClusterRun) -> None:

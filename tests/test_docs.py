@@ -179,7 +179,7 @@ def test_the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use() ->
     [
         ("demo", "snakemake --quiet all"),
         ("schema", "darkroom schema > config/schema.json"),
-        ("test-slurm", "pytest -m slurm"),
+        ("test-slurm", "pytest -n 3 --dist loadfile -m slurm"),
     ],
 )
 def test_make_runs_what_the_tests_run(target: str, recipe: str) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import TinyProject
+from conftest import TABLE_HEADER, TinyProject
 from doc_pages import DOCS, ROOT, documented_columns, rows_after
-from test_slurm_faults import FAULTS, HEADER, RECOVERED, title
+from test_slurm_faults import FAULTS, RECOVERED, title
 
 from darkroom.config import load_project
 from darkroom.download.status import STATUSES
@@ -88,7 +88,7 @@ def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> Non
 
 def test_the_table_of_faults_has_a_row_for_each_that_is_tested_and_nothing_was_lost() -> None:
     text = (DOCS / "reliability.md").read_text(encoding="utf-8")
-    rows = rows_after(text, HEADER)
+    rows = rows_after(text, TABLE_HEADER)
     assert [row[0] for row in rows] == [title(fault) for fault in FAULTS]
     for (_, ended, repeated, lost, orphans), bound in zip(rows, FAULTS.values(), strict=True):
         assert RECOVERED in ended and int(repeated) <= bound and (lost, orphans) == ("0", "0")

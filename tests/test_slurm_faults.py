@@ -1,7 +1,7 @@
 """Whatever a cluster does to a training, it goes on or ends with a clear message; no sample is lost or doubled.
 
 Real jobs of a real SLURM through the real executor plugin. Several faults hit the same training in turn, and
-several trainings go on side by side. At the end the table of docs/reliability.md is printed as measured.
+several trainings go on side by side. `conftest.py` prints the table of docs/reliability.md as measured.
 """
 
 import contextlib
@@ -16,16 +16,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 from cluster import Cluster, Settings
 from cluster.machine import kill, processes_with
-from conftest import TinyProject
+from conftest import TABLE_ROW, TinyProject
 from fault_runs import CHECKPOINT_EVERY_STEPS, ONE_RANK, TWO_RANKS, FaultRun, Outcome
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 RECOVERED, AFTER_ERROR = "recovered", "clean error, then recovered"
-HEADER = "| What happens | How it ends | Steps repeated | Samples lost or doubled | Orphan jobs |"
 
 # What happens to a training in the job of that number; the name in the table is the docstring.
 Fault = Callable[[FaultRun, str], None]
@@ -124,6 +125,7 @@ def out_of_memory(run: FaultRun, job: str) -> None:
 
 def preemption(run: FaultRun, job: str) -> None:
     """preemption by a higher partition"""
+    run.pause(job)
     whole = ("--partition=gpu", "--nodes=2", "--exclusive", f"--output={run.folder}/higher.log")
     run.cluster.run("sbatch", *whole, "--wrap=sleep 2")
     run.restart_at_once(job)
@@ -185,7 +187,7 @@ class Lab:
 
     def __init__(self, finished: Path, folder: Path, cluster: Cluster, pool: ThreadPoolExecutor) -> None:
         self._finished, self._folder, self._cluster = finished, folder, cluster
-        self._undisturbed = {ranks: pool.submit(self._train, ranks) for ranks in (1, 2)}
+        self.undisturbed = {ranks: pool.submit(self._train, ranks) for ranks in (1, 2)}
 
     @contextmanager
     def project(self, name: str, cluster: Cluster | None = None, **resources: Any) -> Iterator[FaultRun]:
@@ -253,7 +255,7 @@ class Lab:
                 error.add_note(f"while it was hit by: {title(fault)}")
                 raise
         run.end()
-        undisturbed = self._undisturbed[num_ranks].result()
+        undisturbed = self.undisturbed[num_ranks].result()
         differ = run.steps_that_differ(undisturbed)
         assert run.weights() == undisturbed.weights()
         costs = [after - before for before, after in pairwise([*repeated, run.steps_repeated()])]
@@ -298,16 +300,19 @@ Futures = Mapping[Callable[..., Any], Future[Any]]
 
 @pytest.fixture(scope="module")
 def under_way(
-    finished_project: TinyProject,
+    trained_project: TinyProject,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Futures]:
-    """The chosen faults, side by side: fault -> the outcomes of its training, `Lab.killed_part` -> None."""
+    """The chosen faults, side by side: fault -> the outcomes of its training, `Lab.killed_part` -> None.
+
+    `Lab.project` -> the trainings to which nothing happens, of one process and of two ranks on one node.
+    """
     calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
     chosen = [call.params["fault"] for call in calls if "fault" in call.params]
     # As long between SIGTERM and SIGKILL as on a cluster whose settings nobody touched.
     with Cluster(Settings(kill_wait_s=30)) as cluster, ThreadPoolExecutor(6) as pool:
-        lab = Lab(finished_project.folder, tmp_path_factory.mktemp("faults"), cluster, pool)
+        lab = Lab(trained_project.folder, tmp_path_factory.mktemp("faults"), cluster, pool)
         futures: dict[Callable[..., Any], Future[Any]] = {}
         for train, all_faults in (
             (lab.bad_cluster, BAD_CLUSTER), (lab.bad_day, BAD_DAY), (lab.two_ranks_hit, TWO_RANKS_HIT),
@@ -315,26 +320,30 @@ def under_way(
             if faults := [fault for fault in all_faults if fault in chosen]:
                 futures |= dict.fromkeys(faults, pool.submit(train, faults))
         futures[Lab.killed_part] = pool.submit(lab.killed_part)
+        futures[Lab.project] = pool.submit(lambda: [future.result() for future in lab.undisturbed.values()])
         yield futures
-    rows = [HEADER, "|---|---|---|---|---|"]
-    for fault in chosen:
-        o = None if futures[fault].exception() else futures[fault].result().get(fault)
-        if o is not None:
-            rows.append(
-                f"| {title(fault)} | {o.ended} | {o.steps_repeated} | {o.steps_that_differ} | {o.orphans} |"
-            )
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print("", *rows, sep="\n")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_training_survives(fault: Fault, under_way: Futures) -> None:
+def test_a_training_survives(
+    fault: Fault, under_way: Futures, record_property: Callable[[str, object], None]
+) -> None:
     outcome = under_way[fault].result().get(fault)
     if outcome is None:
         pytest.skip("no small disk may be mounted here")
+    record_property(TABLE_ROW, outcome.row(title(fault)))
     assert outcome.steps_repeated <= FAULTS[fault]
     assert (outcome.steps_that_differ, outcome.orphans) == (0, 0)
 
 
 def test_a_part_whose_job_is_killed_half_way_leaves_no_half_written_file(under_way: Futures) -> None:
     under_way[Lab.killed_part].result()
+
+
+def test_one_process_and_one_node_train_by_the_rule_of_several_nodes(under_way: Futures) -> None:
+    alone, on_one_node = under_way[Lab.project].result()
+    losses = [
+        pl.read_parquet(run.results("train") / "history.parquet")["loss"] for run in (alone, on_one_node)
+    ]
+    # The same samples with the same noise: only the order of sums differs.
+    np.testing.assert_allclose(losses[0][:12], losses[1][:12], rtol=0.02)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from cluster import accounting
 from cluster.machine import COMMANDS, free_ports, isolation, kill, processes_with, program
 from cluster.settings import Settings, write_files
 
-CONTROLLER = "slurmctld"
+CONTROLLER, DATABASE = "slurmctld", "slurmdbd"
 
 
 class Cluster:
@@ -43,6 +44,8 @@ class Cluster:
         try:
             self._write()
             self._start_munge()
+            if self.settings.has_database:
+                self._start_database()
             self.start_controller()
             for node in self.nodes:
                 self.boot_node(node)
@@ -59,7 +62,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel the jobs, end the daemons and whatever else carries the cluster's mark, remove its folder."""
-        for name in [*self.nodes, CONTROLLER, "munged"]:
+        for name in [*self.nodes, CONTROLLER, DATABASE, "mariadbd", "munged"]:
             self._end(name, signal.SIGKILL if name in self.nodes else signal.SIGTERM)
         for pid in self.processes():
             kill(pid)
@@ -69,7 +72,7 @@ class Cluster:
         for name in ("etc", "run", "log", "state", "dev", "bin", *(f"spool/{n}" for n in self.nodes)):
             (self.folder / name).mkdir(parents=True)
         user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().split(".")[0]
-        write_files(self.folder, self.settings, self.name, user, host, free_ports(len(self.nodes) + 1))
+        write_files(self.folder, self.settings, self.name, user, host, free_ports(len(self.nodes) + 2))
         # Snakemake's job step drops SLURM_CONF from a job's environment; these bring it back.
         for command in COMMANDS:
             wrapper = self.folder / "bin" / command
@@ -91,11 +94,23 @@ class Cluster:
         self._start("munged", [program("munged"), "--foreground", "--force", *options])
         self.wait_for(socket_path.exists, 10, "munge's socket")
 
-    def _start(self, name: str, command: list[str]) -> None:
+    def _start_database(self) -> None:
+        """With one account, of which this user is a member: without an account no job is taken."""
+        user = pwd.getpwuid(os.getuid()).pw_name
+        accounting.start_mariadb(self.folder, user, self._start, self.wait_for)
+        self.start_database()
+        self.run("sacctmgr", "--immediate", "add", "cluster", self.name)
+        self.run("sacctmgr", "--immediate", "add", "account", accounting.ACCOUNT)
+        account = f"account={accounting.ACCOUNT}"
+        self.run("sacctmgr", "--immediate", "add", "user", user, account, f"default{account}")
+
+    def _start(self, name: str, command: list[str], variables: Mapping[str, str] | None = None) -> None:
         with open(self.folder / "log" / f"{name}.out", "ab") as log:
             self._daemons[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                env=self.environment({**os.environ, "SLURM_TEST_DAEMON": f"{self.name}/{name}"}),
+                env=self.environment(
+                    {**os.environ, "SLURM_TEST_DAEMON": f"{self.name}/{name}", **(variables or {})}
+                ),
                 start_new_session=True,
             )  # fmt: skip
 
@@ -145,6 +160,17 @@ class Cluster:
     def stop_controller(self) -> None:
         """End slurmctld, which saves its state; running jobs go on."""
         self._end(CONTROLLER, signal.SIGTERM)
+
+    def start_database(self) -> None:
+        """Start slurmdbd, and wait until it answers."""
+        command, variables = accounting.slurmdbd(self.folder)
+        self._start(DATABASE, command, variables)
+        known = ("sacctmgr", "--noheader", "list", "cluster")
+        self.wait_for(lambda: "refused" not in self.run(*known, check=False), 60, "slurmdbd")
+
+    def stop_database(self) -> None:
+        """End slurmdbd: `sacct` gets no answer, the controller keeps what it is to be told."""
+        self._end(DATABASE, signal.SIGTERM)
 
     # Asking
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
+DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb")
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr")
 # Daemons lie where a user's PATH often does not look.
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"])
@@ -24,13 +25,15 @@ def program(name: str) -> str:
     """
     found = shutil.which(name, path=SEARCHED)
     if found is None:
-        raise FileNotFoundError(f"{name} is not installed; apt-get install slurm-wlm munge")
+        packages = "slurmdbd mariadb-server" if name in DATABASE else "slurm-wlm munge"
+        raise FileNotFoundError(f"{name} is not installed; apt-get install {packages}")
     return found
 
 
-def missing_programs() -> list[str]:
-    """The programs of a cluster that this machine lacks."""
-    return [name for name in (*DAEMONS, *COMMANDS[:6]) if shutil.which(name, path=SEARCHED) is None]
+def missing_programs(has_database: bool = False) -> list[str]:
+    """The programs of a cluster, or of one with a job database, that this machine lacks."""
+    needed = (*DAEMONS, *COMMANDS[:6], *(DATABASE if has_database else ()))
+    return [name for name in needed if shutil.which(name, path=SEARCHED) is None]
 
 
 def free_ports(number: int) -> list[int]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import accounting
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -19,6 +21,8 @@ class Settings:
     node_timeout_s: int = 15
     # Between a job's SIGTERM and its SIGKILL.
     kill_wait_s: int = 5
+    # slurmdbd on a private MariaDB: `sacct` and accounts work.
+    has_database: bool = False
     # More lines for slurm.conf.
     extra: str = ""
 
@@ -28,9 +32,9 @@ class Settings:
 
 
 def write_files(folder: Path, settings: Settings, name: str, user: str, host: str, ports: list[int]) -> None:
-    """Write slurm.conf, gres.conf, cgroup.conf and hosts below `folder`/etc.
+    """Write slurm.conf, gres.conf, cgroup.conf, hosts and, with a database, slurmdbd.conf below `folder`/etc.
 
-    `ports` has the controller's first, then one a node.
+    `ports` has the controller's and the database's, then one a node.
     """
     etc = folder / "etc"
     names = "\n".join(f"127.0.0.1 {node}" for node in settings.nodes)
@@ -47,7 +51,12 @@ def write_files(folder: Path, settings: Settings, name: str, user: str, host: st
     ]
     (etc / "gres.conf").write_text("\n".join(["AutoDetect=off", *gres]) + "\n")
     lines = [*_daemons(folder, settings, name, user, host, ports[0]), *_behaviour(settings)]
-    lines += [*_nodes(settings, ports[1:]), *_partitions(settings), settings.extra]
+    if settings.has_database:
+        lines += accounting.controller_lines(folder, ports[1])
+        accounting.write_file(folder, user, host, ports[1])
+    else:
+        lines.append("AccountingStorageType=accounting_storage/none")
+    lines += [*_nodes(settings, ports[2:]), *_partitions(settings), settings.extra]
     (etc / "slurm.conf").write_text("\n".join(lines) + "\n")
 
 
@@ -67,7 +76,6 @@ def _daemons(folder: Path, settings: Settings, name: str, user: str, host: str, 
         f"SlurmdPidFile={folder}/run/%n.pid",
         f"SlurmctldLogFile={folder}/log/slurmctld.log",
         f"SlurmdLogFile={folder}/log/%n.log",
-        "AccountingStorageType=accounting_storage/none",
         # Without a database, one line for each job that has ended.
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={folder}/log/jobs.txt",

@@ -1,0 +1,174 @@
+"""A driver that asks the job database: whatever the database does not tell, the driver ends or goes on.
+
+Real clusters with a real slurmdbd, and one without whose driver asks for it all the same. The jobs only wait;
+what is tested is `workflow/driver`, which the Snakefile starts in the same way.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Settings, missing_programs
+from conftest import ROOT
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+SNAKEFILE = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "workflow")!r})
+
+rule all:
+    input: "b.txt"
+    localrule: True
+
+rule first:
+    output: "a.txt"
+    shell: "while [ ! -e {{config[go]}} ]; do sleep 0.2; done; touch {{output}}"
+
+rule second:
+    input: "a.txt"
+    output: "b.txt"
+    shell: "touch {{output}}"
+
+onstart:
+    from driver import guard
+    guard.start(workflow)
+"""
+OPTIONS = [
+    *("--executor", "slurm", "--jobs", "4", "--default-resources", "slurm_partition=cpu", "mem_mb=500"),
+    *("--retries", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"),
+    *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command", "sacct"),
+]
+
+
+class Driver:
+    """`snakemake` on two small rules; the first waits until it may go on."""
+
+    def __init__(self, folder: Path, cluster: Cluster, *resources: str) -> None:
+        self.folder, self.cluster, self.go = folder, cluster, folder / "go"
+        (folder / "Snakefile").write_text(SNAKEFILE)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        base = {**os.environ, "PATH": path, "NO_COLOR": "1", "DARKROOM_LOST_S": "10"}
+        base.pop("SNAKEMAKE_PROFILE", None)
+        options = [*OPTIONS, "--config", f"go={self.go}"]
+        if resources:
+            options += ["--set-resources", *resources]
+        with open(folder / "driver.log", "wb") as log:
+            self.process = subprocess.Popen(
+                ["snakemake", *options], cwd=folder, stdout=log, stderr=log, env=cluster.environment(base)
+            )
+
+    def told(self) -> str:
+        return (self.folder / "driver.log").read_text(errors="replace")
+
+    def wait_for(self, condition: Callable[[], object], what: str, timeout_s: float = 90) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"no {what} in {timeout_s:.0f} s:\n{self.told()}"
+            time.sleep(0.2)
+
+    def running(self, *others: str) -> str:
+        """The number of the first rule's job once it runs, and is none of the others."""
+        found: list[str] = []
+
+        def is_running() -> bool:
+            lines = self.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%i|%Z", check=False).splitlines()
+            pairs = [line.split("|") for line in lines if "|" in line]
+            found[:] = [n for n, place in pairs if place == str(self.folder) and n not in others]
+            return bool(found)
+
+        self.wait_for(is_running, "running job")
+        return found[0]
+
+    def end(self, timeout_s: float = 120) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the driver waits and waits:\n{self.told()}") from None
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+Drive = Callable[..., Driver]
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Drive]:
+    drivers: list[Driver] = []
+
+    def start(cluster: Cluster, *resources: str) -> Driver:
+        drivers.append(Driver(tmp_path, cluster, *resources))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.stop()
+
+
+@pytest.fixture(scope="module")
+def with_database() -> Iterator[Cluster]:
+    if missing := missing_programs(has_database=True):
+        pytest.skip(f"no {', '.join(missing)}: apt-get install slurmdbd mariadb-server")
+    with Cluster(Settings(has_database=True)) as cluster:
+        yield cluster
+
+
+def test_a_job_that_is_cancelled_from_outside_is_sent_again(with_database: Cluster, drive: Drive) -> None:
+    driver = drive(with_database)
+    first = driver.running()
+    # The database says "CANCELLED by 0", which the plugin takes for a job that runs.
+    with_database.run("scancel", first)
+    driver.running(first)
+    assert f"Job {first} ended as CANCELLED" in driver.told()
+    driver.go.touch()
+    assert driver.end() == 0, driver.told()
+    assert (driver.folder / "b.txt").exists()
+
+
+def test_a_database_that_is_away_for_half_a_minute_costs_nothing(
+    with_database: Cluster, drive: Drive
+) -> None:
+    driver = drive(with_database)
+    driver.running()
+    with_database.stop_database()
+    time.sleep(15)
+    driver.go.touch()
+    time.sleep(15)
+    with_database.start_database()
+    assert driver.end() == 0, driver.told()
+    assert "Trying to restart" not in driver.told()
+
+
+def test_an_account_that_the_cluster_does_not_know_ends_with_its_name(
+    with_database: Cluster, drive: Drive
+) -> None:
+    driver = drive(with_database, "first:slurm_account=nobody")
+    assert driver.end() == 1
+    assert "nobody" in driver.told()
+    assert not with_database.jobs("PENDING", "RUNNING")
+
+
+def test_darkroom_cluster_check_names_an_account_that_is_not_yours(with_database: Cluster) -> None:
+    profile = ROOT / "profiles/slurm/profile.yaml"
+    text = profile.read_text().replace("# slurm_account: my-project", "slurm_account: nobody")
+    assert "slurm_account: nobody" in text
+    edited = with_database.folder / "profile.yaml"
+    edited.write_text(text)
+    output = with_database.run(
+        sys.executable, "-m", "darkroom.cli", "cluster", "check", "--profile", str(edited), check=False
+    )
+    assert "slurm_account: nobody is not among yours: " in output and "lab" in output
+
+
+def test_without_a_database_a_driver_that_asks_it_still_ends(slurm_cluster: Cluster, drive: Drive) -> None:
+    driver = drive(slurm_cluster)
+    driver.running()
+    driver.go.touch()
+    assert driver.end() == 0, driver.told()
