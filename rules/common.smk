@@ -110,13 +110,11 @@ def class_tables():
 def train_settings(wildcards, resources):
     """The training's settings, or an error where they ask for a package or a GPU that is not here.
 
-    Where a profile names a partition or GPUs, the GPU is another machine's, and the training refuses itself.
+    Where a profile names GPUs, the GPU is another machine's, and the training refuses itself.
     """
     from darkroom.config.optional import check_optimizer
 
-    elsewhere = {"slurm_partition", "gres", "gpu", "gpus_per_task"} & set(
-        resources.keys()
-    )
+    elsewhere = {"gres", "gpu", "gpus_per_task"} & set(resources.keys())
     try:
         check_optimizer(PROJECT.run.train.optimizer)
         if PROJECT.run.model.attention != "sdpa" and not elsewhere:

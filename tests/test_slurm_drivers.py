@@ -1,10 +1,12 @@
-"""A driver that asks the job database: whatever the database does not tell, the driver ends or goes on.
+"""Drivers of two small rules on real clusters: one that is itself a job, and those that ask a job database.
 
-Real clusters with a real slurmdbd, and one without whose driver asks for it all the same. The jobs only wait;
-what is tested is `workflow/driver`, which the Snakefile starts in the same way.
+Whatever the database does not tell, the driver ends or goes on. One cluster has a real slurmdbd, and one has none
+though its driver asks. The jobs only wait; what is tested is `workflow/driver`, which the Snakefile starts in the
+same way.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -41,7 +43,7 @@ onstart:
 OPTIONS = [
     *("--executor", "slurm", "--jobs", "4", "--default-resources", "slurm_partition=cpu", "mem_mb=500"),
     *("--retries", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"),
-    *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command", "sacct"),
+    *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command"),
 ]
 
 
@@ -54,7 +56,7 @@ class Driver:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         base = {**os.environ, "PATH": path, "NO_COLOR": "1", "DARKROOM_LOST_S": "10"}
         base.pop("SNAKEMAKE_PROFILE", None)
-        options = [*OPTIONS, "--config", f"go={self.go}"]
+        options = [*OPTIONS, "sacct", "--config", f"go={self.go}"]
         if resources:
             options += ["--set-resources", *resources]
         with open(folder / "driver.log", "wb") as log:
@@ -172,3 +174,18 @@ def test_without_a_database_a_driver_that_asks_it_still_ends(slurm_cluster: Clus
     driver.running()
     driver.go.touch()
     assert driver.end() == 0, driver.told()
+
+
+def test_a_driver_may_itself_be_a_job(slurm_cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "go").touch()
+    snakemake = Path(sys.executable).parent / "snakemake"
+    words = [str(snakemake), *OPTIONS, "squeue", "--config", f"go={tmp_path / 'go'}"]
+    slurm_cluster.run(
+        *("sbatch", "--wait", "--mem=1000", f"--chdir={tmp_path}", f"--output={tmp_path}/driver.log"),
+        *("--wrap", shlex.join(words)),
+        timeout_s=120,
+    )
+    assert (tmp_path / "b.txt").exists(), (tmp_path / "driver.log").read_text()
+    rules = [job["comment"] for job in slurm_cluster.jobs() if job["comment"].startswith("rule_")]
+    assert {"rule_first", "rule_second"} <= set(rules)
