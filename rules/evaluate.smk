@@ -20,6 +20,7 @@ rule evaluate:
         f"{LOGS}/evaluate/evaluate.log",
     benchmark:
         f"{LOGS}/evaluate/evaluate.tsv"
+    threads: PROJECT.run.evaluate.num_threads or 2
     params:
         settings=settings(PROJECT.run.evaluate),
         clip=component(PROJECT.run.evaluate.clip),

@@ -21,6 +21,7 @@ rule train:
         f"{LOGS}/train/train.log",
     benchmark:
         f"{LOGS}/train/train.tsv"
+    threads: PROJECT.run.train.num_threads or 2
     params:
         launch=launch,
         settings=train_settings,

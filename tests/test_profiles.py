@@ -126,8 +126,6 @@ def test_the_profile_names_only_rules_that_exist() -> None:
     profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
     assert set(profile["set-resources"]) <= set(SUBMITTED)
     assert set(profile["set-threads"]) <= set(SUBMITTED)
-    local = yaml.safe_load((ROOT / "profiles/local/profile.yaml").read_text())
-    assert set(local["set-threads"]) <= rules()
 
 
 def test_no_rule_and_no_script_knows_of_slurm() -> None:

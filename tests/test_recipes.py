@@ -164,16 +164,23 @@ def test_a_twin_goes_through_the_whole_chain_to_a_model_that_diffusers_loads(
         begun = pl.read_parquet(run / "train/history.parquet")["loss"][0]
         assert begun < (loss[0] + loss[-10:].mean()) / 2
         assert read_manifest(run / "train/manifest.json")["upstream"].keys() == {"cache", "initial"}
-    options = (
-        "custom_pipeline=folder, trust_remote_code=True" if PIPELINES[name] == "DiffusionPipeline" else ""
-    )
-    script = (
-        "import sys; sys.modules['darkroom'] = None\n"
-        f"from diffusers import {PIPELINES[name]} as Pipeline\n"
-        f"folder = 'results/runs/{name}-tiny/train/model'\n"
-        f"pipe = Pipeline.from_pretrained(folder, {options})\n"
-        "for size in ((64, 96), (96, 64)):\n"
-        "    picture = pipe('a red circle', width=size[0], height=size[1], num_inference_steps=2).images[0]\n"
-        "    assert picture.size == size\n"
-    )
-    recipes_project.run("python", "-c", script)
+
+
+@pytest.mark.slow
+def test_scripts_with_diffusers_alone_draw_from_every_twin_at_two_aspect_ratios(
+    recipes_project: TinyProject,
+) -> None:
+    lines = ["import sys; sys.modules['darkroom'] = None", "import diffusers"]
+    for name, pipeline in PIPELINES.items():
+        assert (recipes_project.folder / f"results/runs/{name}-tiny/train/model/model_index.json").exists()
+        options = (
+            ", custom_pipeline=folder, trust_remote_code=True" if pipeline == "DiffusionPipeline" else ""
+        )
+        lines += [
+            f"folder = 'results/runs/{name}-tiny/train/model'",
+            f"pipe = diffusers.{pipeline}.from_pretrained(folder{options})",
+            "for size in ((64, 96), (96, 64)):",
+            "    drawn = pipe('a red circle', width=size[0], height=size[1], num_inference_steps=2)",
+            "    assert drawn.images[0].size == size",
+        ]
+    recipes_project.run("python", "-c", "\n".join(lines))
