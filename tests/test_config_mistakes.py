@@ -161,6 +161,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"model": {"attention": "flash3"}},
         ("model.attention: input should be 'sdpa', 'flash', 'xformers' or 'sliced'; it is 'flash3'",),
     ),
+    "offload without shards": (
+        {"train": {"cpu_offload": True}},
+        ("train: cpu_offload brings shards to the GPU", "write parallelism: fsdp beside it, or leave it out"),
+    ),
     "moments of 8 bits in shards": (
         {"train": {"optimizer": "adamw8bit", "parallelism": "fsdp"}},
         ("train: optimizer adamw8bit scales moments by blocks", "write optimizer: adamw"),

@@ -19,6 +19,8 @@ from train_ranks import NUM_STEPS, take_seen, train_on, whole
 from darkroom.config.run import Train
 from darkroom.sample.export import load_pipeline
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint, run_key
+from darkroom.train.distributed import Ranks
+from darkroom.train.parallel import Placed
 
 # Some steps are clipped.
 CLIPPED = {"plain": False, "max_grad_norm": 0.3}
@@ -72,6 +74,7 @@ def assert_agree(tensors, expected):
     [
         (2, {"parallelism": "ddp", "microbatch_size": 2}),
         (2, {"parallelism": "fsdp"}),
+        (2, {"parallelism": "fsdp", "cpu_offload": True}),
         (2, {"parallelism": "fsdp", "microbatch_size": 2}),
         pytest.param(4, {"parallelism": "fsdp", "microbatch_size": 1}, marks=pytest.mark.slow),
         pytest.param(4, {"parallelism": "fsdp", "shard_size": 2}, marks=pytest.mark.slow),
@@ -99,7 +102,7 @@ def test_a_checkpoint_of_two_shards_resumes_on_one_rank_and_one_of_one_in_two_sh
 
 
 def test_how_the_model_lies_over_the_ranks_makes_no_other_run():
-    sharded = Train(**{**SETTINGS.model_dump(), "parallelism": "fsdp", "shard_size": 2})
+    sharded = Train(**{**SETTINGS.model_dump(), "parallelism": "fsdp", "shard_size": 2, "cpu_offload": True})
     assert run_key(MODEL, sharded, 0, "a") == run_key(MODEL, SETTINGS, 0, "a")
 
 
@@ -107,6 +110,7 @@ def test_how_the_model_lies_over_the_ranks_makes_no_other_run():
     ("options", "said"),
     [
         ({"shard_size": 2}, "write parallelism: fsdp"),
+        ({"cpu_offload": True}, "ddp computes on whole models; write parallelism: fsdp"),
         ({"parallelism": "fsdp", "shard_size": 1}, "shards nothing; write parallelism: ddp"),
         ({"parallelism": "fsdp", "optimizer": "muon"}, "needs whole matrices.*write optimizer: adamw"),
     ],
@@ -114,6 +118,13 @@ def test_how_the_model_lies_over_the_ranks_makes_no_other_run():
 def test_options_that_do_not_go_together_are_refused(options, said):
     with pytest.raises(ValidationError, match=said):
         Train(**{**SETTINGS.model_dump(), **options})
+
+
+def test_shards_of_one_rank_are_not_kept_on_the_cpu(cache_folder, tmp_path):
+    settings = SETTINGS.model_copy(update={"parallelism": "fsdp", "cpu_offload": True})
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="one rank alone has none: start two or more, or leave it out"):
+        Placed(model, model, settings, Ranks())
 
 
 def main(cached_folder, out):

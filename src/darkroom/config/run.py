@@ -135,6 +135,10 @@ class Train(Section):
     shard_size: Annotated[int, ADDED] = Field(
         0, ge=0, description="fsdp: so many neighbouring ranks share one copy of the model; 0 is all"
     )
+    cpu_offload: Annotated[bool, ADDED] = Field(
+        False,
+        description="fsdp: keep shards, and run the optimizer, in CPU memory",
+    )
     optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
         "adamw",
         description="muon: Muon for the matrices inside the blocks, AdamW for the rest; adamw8bit: AdamW with"
@@ -215,6 +219,11 @@ class Train(Section):
             raise ValueError("shard_size is fsdp's; write parallelism: fsdp beside it, or leave it out")
         if self.shard_size == 1:
             raise ValueError("shard_size 1 shards nothing; write parallelism: ddp, or shard_size: 2 or more")
+        if self.cpu_offload and self.parallelism != "fsdp":
+            raise ValueError(
+                "cpu_offload brings shards to the GPU block by block, and ddp computes on whole models; write"
+                " parallelism: fsdp beside it, or leave it out"
+            )
         if self.parallelism == "fsdp" and self.optimizer == "adamw8bit":
             raise ValueError(
                 "optimizer adamw8bit scales moments by blocks of whole weights, and parallelism fsdp cuts them up;"

@@ -33,6 +33,7 @@ _NOT_IN_KEY = {
     "microbatch_size",
     "parallelism",
     "shard_size",
+    "cpu_offload",
     "num_threads",
     "checkpoint_every_steps",
     "log_every_steps",

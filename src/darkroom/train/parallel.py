@@ -8,12 +8,13 @@ shard a rank along its first dimension and brings a block's weights together onl
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,18 +33,23 @@ class Placed:
     model: the trained module, in place. average: the averaged one that steps change.
 
     Raises:
-        ValueError: `train.shard_size` does not divide the number of ranks.
+        ValueError: `train.shard_size` does not divide the number of ranks, or `train.cpu_offload` is for one.
     """
 
     def __init__(self, model: nn.Module, ema: nn.Module, settings: Train, ranks: Ranks) -> None:
         self._ranks, self._whole, self.is_sharded = ranks, ema, is_sharded(settings, ranks)
         self.model, self.average = model, ema
+        if settings.cpu_offload and not self.is_sharded:
+            raise ValueError(
+                "train.cpu_offload keeps shards on the CPU, and one rank alone has none: start two or more, or"
+                " leave it out, which goes on from the same checkpoints"
+            )
         if self.is_sharded:
             mesh = _mesh(settings, ranks)
             # Rank 0 keeps a whole one on the CPU as well, to draw and export from.
             self.average = copy.deepcopy(ema) if ranks.is_first else ema
             for module in (self.model, self.average):
-                shard(module, mesh)
+                shard(module, mesh, settings.cpu_offload)
 
     def shared(self) -> nn.Module:
         """What a step calls: its gradients come averaged over the ranks."""
@@ -59,7 +65,7 @@ class Placed:
         found = {}
         for name, tensor in tensors.items():
             if isinstance(tensor, DTensor):
-                tensor = tensor.full_tensor().detach()
+                tensor = full(tensor)
                 tensor = tensor.cpu() if self._ranks.is_first else tensor
             if self._ranks.is_first:
                 found[name] = tensor
@@ -80,16 +86,19 @@ class Placed:
             self._whole.cpu()
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh, on_cpu: bool = False) -> None:
     """Cut a model's weights into shards, in place: each block of its network by itself, then what is left.
+
+    `on_cpu` leaves the shards, and with them gradients and moments, in CPU memory.
 
     What a block is the network's class says (`_no_split_modules` of diffusers' models). Weights go to the
     mesh's device block by block, so a model on the CPU never has to fit on one GPU.
     """
     blocks = set(getattr(getattr(model, "network", None), "_no_split_modules", None) or ())
     inner = [m for m in model.modules() if type(m).__name__ in blocks]
+    policy = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if on_cpu else OffloadPolicy()
     for module in (*reversed(inner), model):  # children before the blocks that hold them
-        fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh, offload_policy=policy)
 
 
 def _mesh(settings: Train, ranks: Ranks) -> DeviceMesh:
@@ -120,6 +129,22 @@ def keeping_gradients(model: nn.Module, is_on: bool) -> Iterator[None]:
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not is_on)
     yield
+
+
+def computes_on(model: nn.Module) -> torch.device:
+    """The device of a model's passes; its weights may lie elsewhere, see `train.cpu_offload`."""
+    weight = next(model.parameters())
+    if not isinstance(weight, DTensor) or weight.device_mesh.device_type == "cpu":
+        return weight.device
+    return torch.device(weight.device_mesh.device_type, torch.cuda.current_device())
+
+
+def full(tensor: DTensor) -> torch.Tensor:
+    """The whole of a sharded tensor, on the device where ranks exchange; every rank calls it."""
+    # NCCL takes nothing from CPU memory.
+    moved: Any = tensor.detach().to(tensor.device_mesh.device_type)
+    whole: torch.Tensor = moved.full_tensor()
+    return whole
 
 
 def local(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ from darkroom.config.run import Train
 from darkroom.objectives.schedules import learning_rate
 from darkroom.objectives.training import TrainingObjective
 from darkroom.train.loader import TrainBatch
-from darkroom.train.parallel import keeping_gradients, local
+from darkroom.train.parallel import computes_on, full, keeping_gradients, local
 
 NUM_BINS = 10
 # What a step measures: the sum of the samples' losses, the gradient's norm, and by timestep bin the
@@ -116,7 +116,7 @@ class Stepper:
         trained = [p.requires_grad for p in model.parameters()]
         self._weights: list[torch.Tensor] = [p for p, t in zip(model.parameters(), trained, strict=True) if t]
         self._averages: list[torch.Tensor] = [p for p, t in zip(ema.parameters(), trained, strict=True) if t]
-        self.device = self._weights[0].device
+        self.device = computes_on(model)
         # DDP and FSDP average gradients over ranks; the loss is divided by the global batch, so undo that.
         self._scale = world_size / settings.global_batch_size
         # Sharded ranks bring weights together in every pass, so each makes as many as the one with the largest
@@ -176,10 +176,10 @@ class Stepper:
         gradients = [w.grad for w in self._weights if w.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):  # of all shards
-            norm = norm.full_tensor()
+            norm = full(norm)
         gradients = local(gradients)
         limit = self.settings.max_grad_norm
-        if self.device.type == "cpu":
+        if gradients[0].device.type == "cpu":
             # Below the limit the factor is 1: spare a pass over the gradients.
             if norm > limit:
                 torch._foreach_mul_(gradients, limit / (norm.item() + 1e-6))
