@@ -1,28 +1,55 @@
-# Latents and text embeddings, encoded once and shared by runs with the same dataset, buckets and encoders.
+# Latents and text embeddings, encoded once and shared by runs with the same dataset, buckets and encoders; or
+# only where the pictures and captions lie, where training encodes them.
 
 
-rule cache_part:
-    input:
-        table=f"{DATASET}/download/{{part}}.parquet",
-        tar=f"{DATASET}/download/{{part}}.tar",
-        captions=f"{DATASET}/recaption/{{part}}.parquet",
-        buckets=f"{CACHE}/bucket/{{part}}.parquet",
-        vae=component_files(PROJECT.run.cache.vae),
-        text_encoders=text_encoder_files(),
-    output:
-        tensors=f"{CACHE}/cache/{{part}}.safetensors",
-        table=f"{CACHE}/cache/{{part}}.parquet",
-        manifest=f"{CACHE}/cache/{{part}}.json",
-    log:
-        f"{CACHE_LOGS}/cache/{{part}}.log",
-    benchmark:
-        f"{CACHE_LOGS}/cache/{{part}}.tsv"
-    params:
-        settings=settings(PROJECT.run.cache),
-        vae=component(PROJECT.run.cache.vae),
-        text_encoders=text_encoders(),
-    script:
-        "../workflow/scripts/cache_part.py"
+if PROJECT.run.cache.online:
+
+    rule cache_index:
+        input:
+            table=f"{DATASET}/download/{{part}}.parquet",
+            captions=f"{DATASET}/recaption/{{part}}.parquet",
+            buckets=f"{CACHE}/bucket/{{part}}.parquet",
+            vae=component_files(PROJECT.run.cache.vae),
+            text_encoders=text_encoder_files(),
+        output:
+            tensors=f"{CACHE}/cache/{{part}}.safetensors",
+            table=f"{CACHE}/cache/{{part}}.parquet",
+            manifest=f"{CACHE}/cache/{{part}}.json",
+        log:
+            f"{CACHE_LOGS}/cache/{{part}}.log",
+        benchmark:
+            f"{CACHE_LOGS}/cache/{{part}}.tsv"
+        params:
+            settings=settings(PROJECT.run.cache),
+            vae=component(PROJECT.run.cache.vae),
+            text_encoders=text_encoders(),
+        script:
+            "../workflow/scripts/cache_index.py"
+
+else:
+
+    rule cache_part:
+        input:
+            table=f"{DATASET}/download/{{part}}.parquet",
+            tar=f"{DATASET}/download/{{part}}.tar",
+            captions=f"{DATASET}/recaption/{{part}}.parquet",
+            buckets=f"{CACHE}/bucket/{{part}}.parquet",
+            vae=component_files(PROJECT.run.cache.vae),
+            text_encoders=text_encoder_files(),
+        output:
+            tensors=f"{CACHE}/cache/{{part}}.safetensors",
+            table=f"{CACHE}/cache/{{part}}.parquet",
+            manifest=f"{CACHE}/cache/{{part}}.json",
+        log:
+            f"{CACHE_LOGS}/cache/{{part}}.log",
+        benchmark:
+            f"{CACHE_LOGS}/cache/{{part}}.tsv"
+        params:
+            settings=settings(PROJECT.run.cache),
+            vae=component(PROJECT.run.cache.vae),
+            text_encoders=text_encoders(),
+        script:
+            "../workflow/scripts/cache_part.py"
 
 
 rule cache_null:

@@ -127,6 +127,17 @@ def train_settings(wildcards, resources):
     return json.dumps(stage_settings(PROJECT, "train"))
 
 
+def online_download():
+    """The manifest of the download, where training encodes pictures itself."""
+    return [f"{DATASET}/download/manifest.json"] if PROJECT.run.cache.online else []
+
+
+def online_tars():
+    """The tars that it reads them from."""
+    wanted = PROJECT.run.cache.online
+    return expand(f"{DATASET}/download/{{part}}.tar", part=PARTS) if wanted else []
+
+
 def launch(wildcards, resources, threads):
     """The prefix that starts one process a rank: empty on one process, else the geometry of a profile.
 

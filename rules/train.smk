@@ -10,6 +10,8 @@ rule train:
         tables=expand(f"{CACHE}/cache/{{part}}.parquet", part=PARTS),
         initial=[str(path) for path in INITIAL],
         class_tables=class_tables(),
+        download=online_download(),
+        tars=online_tars(),
     output:
         model=directory(f"{RUN}/train/model"),
         untrained=directory(f"{RUN}/train/untrained"),
@@ -31,6 +33,7 @@ rule train:
             for name, files in (
                 ("initial", input.initial),
                 ("class-tables", input.class_tables),
+                ("download", input.download),
             )
             if files
         ),

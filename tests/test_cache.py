@@ -230,7 +230,7 @@ def test_numbers_that_are_not_finite_are_refused_by_uid(part, components, monkey
         latents[0, 0, 0, 0] = 1e9  # finite, but not as float16
         return latents
 
-    monkeypatch.setattr("darkroom.cache.stage.encode_latents", broken)
+    monkeypatch.setattr("darkroom.cache.encode.encode_latents", broken)
     with pytest.raises(
         ValueError, match=rf"picture {rows['uid'][0]} are not finite as torch.float16.*cache.dtype"
     ):

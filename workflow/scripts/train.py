@@ -24,6 +24,7 @@ parser.add_argument("--settings", type=json.loads, required=True, help="the stag
 for name in ("cache", "run-dir", "model", "untrained", "samples", "history", "loss", "manifest", "log"):
     parser.add_argument(f"--{name}", type=Path, required=True)
 parser.add_argument("--initial", type=Path, help="manifest of the phase before")
+parser.add_argument("--download", type=Path, help="manifest of the download, where training encodes")
 parser.add_argument("--class-tables", type=Path, nargs="+", help="download tables with class pictures")
 args = parser.parse_args()
 
@@ -44,6 +45,8 @@ with job(args.log, settings.num_threads):
     if find_ranks().is_first:
         num_checked = check_newest_files(args.cache)
         print(f"train: {num_checked} of {len(cache['files'])} files of the cache are as they were written")
+        if args.download:
+            check_newest_files(args.download)
     parts = Parts.named(Cache(**cache["params"]["cache"]), model, components)
     upstream = {"cache": args.cache, **({"initial": args.initial} if args.initial else {})}
     made_from = chain_digest([sha256_file(path) for path in upstream.values()])
@@ -65,6 +68,7 @@ with job(args.log, settings.num_threads):
         args.model,
         args.untrained,
         args.history,
+        tars=[args.download.parent / f"{path.stem}.tar" for path in tensors] if args.download else (),
         draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
         priors=prior_uids(args.class_tables) if args.class_tables else None,
         initial=initial,

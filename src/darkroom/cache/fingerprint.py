@@ -1,9 +1,9 @@
 """The fingerprint of a cache shard: everything that shaped its numbers, by name.
 
 Fields of every shard of a cache: format, vae, scale, shift, text_encoder, hidden_layer, max_text_tokens
-(for a list, instead of these three: text_encoders), sizes where they are kept, dtype, compute_dtype. Fields of
-one part's shard: pictures, crops, captions (digests of the rows used), and table (digest of the shard's own
-table).
+(for a list, instead of these three: text_encoders), sizes where they are kept, online where training
+encodes, dtype, compute_dtype. Fields of one part's shard: pictures, crops, captions (digests of the rows
+used), and table (digest of the shard's own table).
 """
 
 import json
@@ -81,7 +81,7 @@ def expected_fingerprint(
     return {
         **picture_fields(vae),
         **text_fields(settings, text_encoders),
-        **size_fields(settings),
+        **form_fields(settings),
         **common_fields(settings, compute_dtype),
         **fields,
     }
@@ -113,9 +113,10 @@ def text_fields(settings: Cache, text_encoders: Sequence[Component]) -> dict[str
     return {"text_encoders": found}
 
 
-def size_fields(settings: Cache) -> dict[str, Any]:
-    """Whether the tables hold original sizes and crops."""
-    return {"sizes": True} if settings.size_conditioning else {}
+def form_fields(settings: Cache) -> dict[str, Any]:
+    """Whether the tables hold original sizes and crops, and whether training encodes."""
+    fields = {"sizes": settings.size_conditioning, "online": settings.online}
+    return {name: True for name, is_set in fields.items() if is_set}
 
 
 def common_fields(settings: Cache, compute_dtype: str) -> dict[str, Any]:

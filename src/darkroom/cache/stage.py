@@ -1,28 +1,28 @@
 """The cache stage: one shard of latents and text embeddings for each part, and one for the empty caption."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
+from darkroom.cache.encode import ComputeDtype, autocast, caption_states, picture_latents, stored
 from darkroom.cache.fingerprint import (
     CAPTION_COLUMNS,
     common_fields,
+    form_fields,
     part_fields,
     picture_fields,
     read_part,
-    size_fields,
     text_fields,
 )
 from darkroom.cache.pictures import picture_batches
 from darkroom.config.components import Component
 from darkroom.config.run import Cache, TextEncoderUse
-from darkroom.models.components import encode_latents, load_vae, moved
-from darkroom.models.text import EncodedCaption, TextEncoder
+from darkroom.models.components import load_vae, moved
+from darkroom.models.text import TextEncoder
 from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store import write_table
 from darkroom.store.latents import (
@@ -33,8 +33,6 @@ from darkroom.store.latents import (
     table_digest,
     write_shard,
 )
-
-ComputeDtype = Literal["float32", "bfloat16"]
 
 
 def cache_part(
@@ -66,7 +64,7 @@ def cache_part(
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_part(table, captions, buckets)
-    precision = _autocast(chosen, compute_dtype)
+    precision = autocast(chosen, compute_dtype)
     tensors, index = _latents(pictures, tar, settings, moved(load_vae(vae), chosen), precision)
     texts: dict[str, torch.Tensor] = {}
     spans: list[pl.Series] = []
@@ -85,7 +83,7 @@ def cache_part(
     found = {
         **picture_fields(vae),
         **text_fields(settings, text_encoders),
-        **size_fields(settings),
+        **form_fields(settings),
         **common_fields(settings, compute_dtype),
         **part_fields(pictures),
         "table": table_digest(index_table),
@@ -131,23 +129,14 @@ def cache_null(
     for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True)):
         encoder = load_text_encoder(component)
         moved(encoder.model, chosen)
-        with _autocast(chosen, compute_dtype):
+        with autocast(chosen, compute_dtype):
             empty = encoder.read([""], use, settings.batch_size)[0]
         tensors[of_encoder("text/null", place)] = empty.hidden
         if use.pooled:
             tensors[of_encoder("pooled/null", place)] = empty.pooled[None]
     found = {**text_fields(settings, text_encoders), **common_fields(settings, compute_dtype)}
-    stored = {name: _stored(t, settings) for name, t in tensors.items()}
-    write_shard(out_tensors, stored, found)
+    write_shard(out_tensors, {name: stored(t, settings) for name, t in tensors.items()}, found)
     return {"captions": 1}
-
-
-def _autocast(device: torch.device, compute_dtype: ComputeDtype) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if compute_dtype == "bfloat16" else nullcontext()
-
-
-def _stored(tensor: torch.Tensor, settings: Cache) -> torch.Tensor:
-    return tensor.to("cpu", getattr(torch, settings.dtype))
 
 
 def _latents(
@@ -162,11 +151,8 @@ def _latents(
     index = [0] * pictures.height
     filled: dict[tuple[int, int], int] = {}
     for batch in picture_batches(pictures, tar, settings.batch_size):
-        pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2)
         with precision:
-            encoded = encode_latents(vae, pixels.float() / 127.5 - 1)
-        latents = _stored(encoded, settings)
-        _refuse_not_finite(latents, [f"the latents of picture {pictures['uid'][n]}" for n in batch.rows])
+            latents = picture_latents(vae, batch.pixels, pictures["uid"][batch.rows].to_list(), settings)
         found.setdefault(batch.bucket, []).append(latents)
         first = filled.get(batch.bucket, 0)
         for place, number in enumerate(batch.rows, start=first):
@@ -185,44 +171,28 @@ def _captions(
     """Text and pooled embeddings of every kind, each picture's spans in them, and captions that were cut."""
     columns = {name: pictures[name].to_list() for name in CAPTION_COLUMNS}
     unique = sorted({text for column in columns.values() for text in column})
+
+    def uid_of(text: str) -> str:
+        return pictures.filter(pl.any_horizontal(pl.col(CAPTION_COLUMNS) == text))["uid"][0]
+
     with precision:
-        encoded = encoder.read(unique, use, settings.batch_size)
+        encoded = caption_states(encoder, unique, use, settings, uid_of)
     known = dict(zip(unique, encoded, strict=True))
-    _refuse_captions_not_finite(known, settings, pictures)
     tensors: dict[str, torch.Tensor] = {}
     spans: list[pl.Series] = []
     for kind, column in zip(CAPTION_KINDS, columns.values(), strict=True):
-        hidden, starts, total = [torch.zeros(0, encoder.text_dim)], {}, 0
+        dtype = getattr(torch, settings.dtype)
+        hidden, starts, total = [torch.zeros(0, encoder.text_dim, dtype=dtype)], {}, 0
         for text in dict.fromkeys(column):
             starts[text] = total
-            hidden.append(known[text].hidden.cpu())
+            hidden.append(known[text].hidden)
             total += len(hidden[-1])
-        tensors[f"text/{kind}"] = _stored(torch.cat(hidden), settings)
+        tensors[f"text/{kind}"] = torch.cat(hidden)
         if use.pooled:
-            pooled = [known[text].pooled.cpu()[None] for text in column]
-            pooled = [torch.zeros(0, encoder.pooled_dim), *pooled]
-            tensors[f"pooled/{kind}"] = _stored(torch.cat(pooled), settings)
+            pooled = [known[text].pooled[None] for text in column]
+            pooled = [torch.zeros(0, encoder.pooled_dim, dtype=dtype), *pooled]
+            tensors[f"pooled/{kind}"] = torch.cat(pooled)
         spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
         lengths = [len(known[text].hidden) for text in column]
         spans.append(pl.Series(f"{kind}_length", lengths, dtype=pl.Int64))
     return tensors, spans, {text for text in unique if known[text].num_tokens_cut > 0}
-
-
-def _refuse_captions_not_finite(
-    known: dict[str, EncodedCaption], settings: Cache, pictures: pl.DataFrame
-) -> None:
-    for text, found in known.items():
-        both = torch.cat([_stored(found.hidden, settings).flatten(), _stored(found.pooled, settings)])
-        if not bool(torch.isfinite(both).all()):
-            same = pl.any_horizontal(pl.col(name) == text for name in CAPTION_COLUMNS)
-            uid = pictures.filter(same)["uid"][0]
-            _refuse_not_finite(both[None], [f"the embedding of a caption of picture {uid} ({text[:60]!r})"])
-
-
-def _refuse_not_finite(numbers: torch.Tensor, names: Sequence[str]) -> None:
-    wrong = np.flatnonzero(~torch.isfinite(numbers).flatten(1).all(dim=1).numpy())
-    if len(wrong):
-        raise ValueError(
-            f"{names[wrong[0]]} are not finite as {numbers.dtype}; "
-            "cache.dtype bfloat16 or float32 has the wider range, or leave the picture out"
-        )

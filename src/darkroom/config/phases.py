@@ -33,7 +33,7 @@ def check_phase(name: str, run: Run, before: Run) -> None:
         )
     for section in ("model", "cache"):
         mine, theirs = (getattr(r, section) for r in (run, before))
-        free = _FREE if section == "model" else {"batch_size", "dtype"}
+        free = _FREE if section == "model" else {"batch_size", "dtype", "online"}
         for key in sorted({*type(mine).model_fields} - free):
             here, there = getattr(mine, key), getattr(theirs, key)
             if here != there:

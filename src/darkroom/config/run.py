@@ -50,7 +50,7 @@ class TextEncoderUse(Section):
 
 
 class Cache(Section):
-    """Latents and text embeddings, encoded once."""
+    """Latents and text embeddings, encoded once, or during training."""
 
     vae: str = Field(description="name of a VAE in config/components.yaml")
     text_encoder: str | None = Field(
@@ -62,6 +62,9 @@ class Cache(Section):
     )
     size_conditioning: Annotated[bool, ADDED] = Field(
         False, description="keep each picture's original size and crop, for unet-sdxl"
+    )
+    online: Annotated[bool, ADDED] = Field(
+        False, description="store no latents and embeddings: training encodes every batch, from the tars"
     )
     batch_size: int = Field(32, ge=1, description="pictures or captions a forward pass")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float16", description="stored precision")

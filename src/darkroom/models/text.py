@@ -12,7 +12,7 @@ from torch import Tensor
 from darkroom.config.run import TextEncoderUse
 from darkroom.sample.pipeline import EncodedCaption, encode_captions, pad_text
 
-__all__ = ["EncodedCaption", "TextEncoder", "pad_text", "transformers_text_state"]
+__all__ = ["EncodedCaption", "TextEncoder", "count_tokens", "pad_text", "transformers_text_state"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ class TextEncoder:
     def null(self, max_tokens: int = 77) -> EncodedCaption:
         """The empty caption's conditioning: what caption dropout and guidance use."""
         return self.encode([""], max_tokens, batch_size=1)[0]
+
+
+def count_tokens(tokenizer: Any, captions: list[str], use: TextEncoderUse) -> list[tuple[int, int]]:
+    """(tokens that `TextEncoder.read` keeps, tokens that it cuts) of each caption, without encoding it."""
+    rows = tokenizer(captions, truncation=False, verbose=False)["input_ids"] if captions else []
+    counts = [(min(max(1, len(row)), use.max_tokens), max(0, len(row) - use.max_tokens)) for row in rows]
+    return [(use.max_tokens if use.padded else kept, cut) for kept, cut in counts]
 
 
 def transformers_text_state(openai_state: dict[str, Tensor]) -> dict[str, Tensor]:

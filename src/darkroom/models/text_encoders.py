@@ -41,25 +41,42 @@ def load_text_encoder(component: Component, dtype: torch.dtype = torch.float32) 
         tokenizer = load_tokenizer(folder)
         model = _text_encoder_from_openai(read_weights(folder), tokenizer)
     else:
-        require_file(folder, "config.json", "a text encoder's config.json")
         model, tokenizer = _from_transformers(folder)
     model = model.to(dtype=dtype).eval().requires_grad_(False)
     return TextEncoder(model, tokenizer, fingerprint(component))
 
 
+def load_text_tokenizer(component: Component) -> Any:
+    """The tokenizer of a text encoder alone."""
+    folder = component_folder(component, "text_encoder")
+    has_weights = (folder / WEIGHTS).is_file()
+    return load_tokenizer(folder) if has_weights and is_openai(folder) else _tokenizer(folder)
+
+
+def _model_type(folder: Path) -> str:
+    require_file(folder, "config.json", "a text encoder's config.json")
+    return str(json.loads((folder / "config.json").read_text()).get("model_type", ""))
+
+
+def _tokenizer(folder: Path) -> Any:
+    import transformers
+
+    if _model_type(folder).startswith("clip"):
+        return load_tokenizer(folder)
+    return transformers.AutoTokenizer.from_pretrained(str(tokenizer_folder(folder)))
+
+
 def _from_transformers(folder: Path) -> tuple[Any, Any]:
     import transformers
 
-    config = json.loads((folder / "config.json").read_text())
-    kind = str(config.get("model_type", ""))
+    kind, tokenizer = _model_type(folder), _tokenizer(folder)
     if kind.startswith("clip"):
+        config = json.loads((folder / "config.json").read_text())
         is_plain = config.get("architectures") == ["CLIPTextModel"]
         cls: Any = transformers.CLIPTextModel if is_plain else transformers.CLIPTextModelWithProjection
-        tokenizer: Any = load_tokenizer(folder)
     else:
         encoders = {"t5": transformers.T5EncoderModel, "umt5": transformers.UMT5EncoderModel}
         cls = encoders.get(kind, transformers.AutoModel)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(tokenizer_folder(folder)))
     model, loading = cls.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True)
     if loading["missing_keys"]:
         # transformers would go on with random numbers in their place.

@@ -11,6 +11,13 @@ Where there are several text encoders, the second's tensors are text.1/<kind> an
 columns <kind>_offset.1 and <kind>_length.1, and so on; only encoders with a pooled embedding have pooled
 tensors. A cache with size conditioning has the columns of SIZE_COLUMNS too.
 
+A shard whose fingerprint says `online` holds what is needed to encode during training instead:
+
+    caption/<kind>    (S,) uint8    captions in UTF-8, one after another; the table's <kind>_offset and
+                                    <kind>_length cut one out
+
+and its table the columns of ONLINE_COLUMNS: where a picture's JPEG lies in the part's tar, and its crop.
+
 The header's metadata holds the shard's fingerprint: every input that shaped its numbers, by name. The
 shard of the empty caption has text/null (T, D) and pooled/null (1, P) and no table.
 """
@@ -32,6 +39,11 @@ from darkroom.store.tables import read_table
 CAPTION_KINDS = ("original", "long", "short")
 INDEX_COLUMNS = ("uid", "row", "bucket_width", "bucket_height", "index")
 SIZE_COLUMNS = ("original_height", "original_width", "crop_top", "crop_left")
+ONLINE_COLUMNS = (
+    *("uid", "row", "bucket_width", "bucket_height", "offset", "size", "width", "height"),
+    *("resized_width", "resized_height", "crop_left", "crop_top"),
+    *(f"{kind}_{what}" for kind in CAPTION_KINDS for what in ("offset", "length")),
+)
 _METADATA_KEY = "darkroom"
 
 
@@ -102,7 +114,8 @@ class LatentShard:
         check_fingerprint(path, self.fingerprint, expected or {})
         self.table: pl.DataFrame | None = None
         if table is not None:
-            self.table = read_table(table, table_columns(self.num_encoders, self.has_sizes))
+            columns = table_columns(self.num_encoders, self.has_sizes)
+            self.table = read_table(table, ONLINE_COLUMNS if self.is_online else columns)
             if table_digest(self.table) != self.fingerprint.get("table"):
                 raise ValueError(f"{table}: is not the table of {path}; make both again (stage cache)")
 
@@ -115,6 +128,11 @@ class LatentShard:
     def has_sizes(self) -> bool:
         """Whether the table holds original sizes and crops."""
         return bool(self.fingerprint.get("sizes"))
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the shard holds no latents and embeddings, but what they are encoded from."""
+        return bool(self.fingerprint.get("online"))
 
     def buckets(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of every bucket that has latents here."""

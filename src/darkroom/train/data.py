@@ -7,7 +7,7 @@ start a second pool of threads that gets in the way of the training step's.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,20 @@ class Samples:
     conditioning: Conditioning
 
 
+class SampleSource(Protocol):
+    """Where the loader takes samples from: `LatentCache` reads them, `train.online.OnlineEncoder` makes them."""
+
+    @property
+    def uids(self) -> dict[Shape, UInts]: ...
+
+    @property
+    def sizes(self) -> dict[str, Any]: ...
+
+    def latent_shape(self, bucket: Shape) -> tuple[int, ...]: ...
+
+    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples: ...
+
+
 class LatentCache:
     """All shards of a run, memory-mapped, with the place of every picture.
 
@@ -66,13 +80,7 @@ class LatentCache:
         null: str | Path,
         expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     ) -> None:
-        wanted = [expected] * len(shards) if isinstance(expected, Mapping) else list(expected)
-        if not shards or len(wanted) != len(shards):
-            raise ValueError(f"{len(shards)} cache shards and {len(wanted)} expected fingerprints were given")
-        opened = [LatentShard(p, t, e) for (p, t), e in zip(shards, wanted, strict=True)]
-        empty = LatentShard(null, None)
-        shared = {name: value for name, value in wanted[0].items() if name in empty.fingerprint}
-        empty = LatentShard(null, None, shared)
+        opened, empty = open_shards(shards, null, expected)
         self._latents = [{b: _bits(s.latents(*b)) for b in s.buckets()} for s in opened]
         self.num_encoders = empty.num_encoders
         places = range(self.num_encoders)
@@ -92,10 +100,6 @@ class LatentCache:
         self._null_lengths = np.array([len(empty.text("null", e)) for e in places])
         self.max_text_tokens = int(empty.fingerprint.get("max_text_tokens", 77))
         self._buckets = _index(opened)
-        if not self._buckets:
-            raise ValueError(
-                f"{shards[0][0]}: the cache holds no picture; look at the filter's and bucket's counts"
-            )
 
     @property
     def uids(self) -> dict[Shape, UInts]:
@@ -125,7 +129,7 @@ class LatentCache:
         """
         found = self._buckets[bucket]
         shards = found.shard[places]
-        captions = np.broadcast_to(captions.reshape(len(places), -1), (len(places), self.num_encoders))
+        captions = caption_grid(captions, len(places), self.num_encoders)
         latents = np.empty((len(places), *self.latent_shape(bucket)), self._text[0][0][NULL_CAPTION].dtype)
         for shard in np.unique(shards):
             chosen = np.flatnonzero(shards == shard)
@@ -169,6 +173,25 @@ class LatentCache:
         return torch.from_numpy(array).view(self._dtype)
 
 
+def open_shards(
+    shards: Sequence[tuple[str | Path, str | Path]],
+    null: str | Path,
+    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+) -> tuple[list[LatentShard], LatentShard]:
+    """The shards of a run and that of the empty caption, see `LatentCache`, which says what is refused."""
+    wanted = [expected] * len(shards) if isinstance(expected, Mapping) else list(expected)
+    if not shards or len(wanted) != len(shards):
+        raise ValueError(f"{len(shards)} cache shards and {len(wanted)} expected fingerprints were given")
+    opened = [LatentShard(p, t, e) for (p, t), e in zip(shards, wanted, strict=True)]
+    empty = LatentShard(null, None)
+    shared = {name: value for name, value in wanted[0].items() if name in empty.fingerprint}
+    if not any(shard.table is not None and shard.table.height for shard in opened):
+        raise ValueError(
+            f"{shards[0][0]}: the cache holds no picture; look at the filter's and bucket's counts"
+        )
+    return opened, LatentShard(null, None, shared)
+
+
 def choose_captions(choice: CaptionChoice, dropout: float, kind: Array, drop: Array) -> Ints:
     """Which caption each sample shows, from two uniform numbers (B,) in [0, 1) a sample.
 
@@ -200,25 +223,41 @@ def _bits(tensor: torch.Tensor) -> Array:
     return tensor.view(same_size).numpy()
 
 
-def _index(shards: Sequence[LatentShard]) -> dict[Shape, _Bucket]:
+def caption_grid(captions: Ints, num: int, num_encoders: int) -> Ints:
+    """Captions (B,), the same for every encoder, or (B, E) -> (B, E)."""
+    return np.broadcast_to(captions.reshape(num, -1), (num, num_encoders))
+
+
+def by_bucket(shards: Sequence[LatentShard]) -> dict[Shape, tuple[UInts, dict[str, Ints]]]:
+    """(width, height) -> sorted uids (n, 2), and the other columns of the shards' tables in that order.
+
+    Added to the columns: `_shard`, which shard, and `_row`, which row of its table.
+    """
     tables = []
     for number, shard in enumerate(shards):
         assert shard.table is not None
         tables.append(shard.table.with_row_index("_row").with_columns(pl.lit(number).alias("_shard")))
     merged = pl.concat(tables).sort("uid")
-    result: dict[Shape, _Bucket] = {}
+    result: dict[Shape, tuple[UInts, dict[str, Ints]]] = {}
     for (width, height), part in merged.group_by("bucket_width", "bucket_height", maintain_order=True):
         numbers = {name: part[name].to_numpy().astype(np.int64) for name in part.columns if name != "uid"}
-        result[int(str(width)), int(str(height))] = _Bucket(
-            uids=parse_uids(part["uid"].to_list()),
+        result[int(str(width)), int(str(height))] = parse_uids(part["uid"].to_list()), numbers
+    return dict(sorted(result.items()))
+
+
+def _index(shards: Sequence[LatentShard]) -> dict[Shape, _Bucket]:
+    return {
+        shape: _Bucket(
+            uids=uids,
             shard=numbers["_shard"],
             index=numbers["index"],
             row=numbers["_row"],
             offset=_spans(numbers, "offset", shards[0].num_encoders),
             length=_spans(numbers, "length", shards[0].num_encoders),
-            time_ids=_time_ids(numbers) if shards[0].has_sizes else None,
+            time_ids=time_ids_of(numbers, "original_") if shards[0].has_sizes else None,
         )
-    return dict(sorted(result.items()))
+        for shape, (uids, numbers) in by_bucket(shards).items()
+    }
 
 
 def _spans(columns: Mapping[str, Ints], what: str, num_encoders: int) -> Ints:
@@ -232,7 +271,10 @@ def _spans(columns: Mapping[str, Ints], what: str, num_encoders: int) -> Ints:
     )
 
 
-def _time_ids(columns: Mapping[str, Ints]) -> Array:
-    """(n, 6) float32: SDXL's original height and width, crop top and left, target height and width."""
-    names = ("original_height", "original_width", "crop_top", "crop_left", "bucket_height", "bucket_width")
+def time_ids_of(columns: Mapping[str, Ints], prefix: str = "") -> Array:
+    """(n, 6) float32: SDXL's original height and width, crop top and left, target height and width.
+
+    `prefix` is what the columns of the original sides are called besides.
+    """
+    names = (f"{prefix}height", f"{prefix}width", "crop_top", "crop_left", "bucket_height", "bucket_width")
     return np.stack([columns[name] for name in names], axis=1).astype(np.float32)

@@ -13,7 +13,7 @@ from darkroom.config.run import Train
 from darkroom.models.conditioning import Conditioning
 from darkroom.objectives.prior import prior_weights
 from darkroom.train import random
-from darkroom.train.data import LatentCache, choose_captions, drop_by_encoder
+from darkroom.train.data import SampleSource, choose_captions, drop_by_encoder
 from darkroom.train.paired import PairedPlan
 from darkroom.train.plan import BatchPlan, Shape, UInts
 
@@ -53,7 +53,7 @@ class Loader:
 
     def __init__(
         self,
-        cache: LatentCache,
+        cache: SampleSource,
         plan: BatchPlan | PairedPlan,
         settings: Train,
         seed: int,

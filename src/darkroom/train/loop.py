@@ -16,7 +16,7 @@ from darkroom.train.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
 )
-from darkroom.train.data import LatentCache
+from darkroom.train.data import SampleSource
 from darkroom.train.distributed import Ranks, StopVote, first_finds, wait_for_all
 from darkroom.train.loader import Loader, TrainBatch
 from darkroom.train.outputs import OnSample, Outputs
@@ -66,7 +66,7 @@ def stop_signals() -> Iterator[StopSignal]:
 
 
 def fit(
-    cache: LatentCache,
+    cache: SampleSource,
     model: nn.Module,
     ema: nn.Module,
     settings: Train,

@@ -27,10 +27,11 @@ from darkroom.sample.export import export_pipeline
 from darkroom.sample.families import make_family_pipeline, save_lora, save_network
 from darkroom.sample.schedulers import make_scheduler
 from darkroom.store import replacing, sha256_json
-from darkroom.train.data import LatentCache, joint_null_rate
+from darkroom.train.data import LatentCache, SampleSource, joint_null_rate
 from darkroom.train.distributed import Ranks, find_device, find_ranks
 from darkroom.train.lock import LOCK_WAIT_S, locked
 from darkroom.train.loop import Stopped, fit, stop_signals
+from darkroom.train.online import OnlineEncoder
 from darkroom.train.outputs import OnSample
 from darkroom.train.paired import PairedPlan, make_plan
 from darkroom.train.parallel import is_sharded
@@ -57,6 +58,7 @@ def train(
     out_untrained: str | Path,
     out_history: str | Path,
     *,
+    tars: Sequence[str | Path] = (),
     draw_samples: DrawSamples | None = None,
     priors: Sequence[str] | None = None,
     initial: Initial | None = None,
@@ -68,7 +70,7 @@ def train(
     Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
 
     Args:
-        shards, null, expected: see `train.data.LatentCache`; `cache.expected_fingerprint` gives `expected`.
+        shards, null, expected, tars: see `train.data.LatentCache`, and `train.online.OnlineEncoder` for the tars.
         run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
         parts: what made the cache, exported with the model, and what the training goes on from.
         out_model, out_untrained, out_history: the averaged pipeline, the network at step 0, a row a step.
@@ -84,10 +86,9 @@ def train(
     with ExitStack() as stack:
         chosen = stack.enter_context(_settled(settings, find_device(ranks, device)))
         with joined(ranks, chosen, _key(model, settings, seed, expected), log):
-            cache = LatentCache(shards, null, expected)
+            cache = _samples(shards, tars, null, expected, parts, chosen)
             check = stack.enter_context(_held(run_dir, ranks, log))
-            if ranks.is_first:
-                _describe(settings, cache, log)
+            _describe(settings, cache, ranks, log)
             stop = stack.enter_context(stop_signals())  # one that comes during the export lets it finish
             trained, average = _initial_models(model, settings, cache, seed, parts, ranks, chosen)
             if ranks.is_first:
@@ -109,7 +110,7 @@ def train(
 def _initial_models(
     model: AnyFamily,
     settings: Train,
-    cache: LatentCache,
+    cache: SampleSource,
     seed: int,
     parts: Parts,
     ranks: Ranks,
@@ -127,7 +128,7 @@ def _initial_models(
 
 
 def _plan(
-    seed: int, settings: Train, cache: LatentCache, priors: Sequence[str] | None
+    seed: int, settings: Train, cache: SampleSource, priors: Sequence[str] | None
 ) -> BatchPlan | PairedPlan:
     class_uids = None if priors is None else parse_uids(list(priors))
     return make_plan(seed, settings.global_batch_size, cache.uids, class_uids)
@@ -153,6 +154,19 @@ def _counts(
         **plan.account(settings.num_steps),
         **({} if initial is None else {"steps_before": initial.num_steps}),
     }
+
+
+def _samples(
+    shards: Sequence[tuple[str | Path, str | Path]],
+    tars: Sequence[str | Path],
+    null: str | Path,
+    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    parts: Parts,
+    device: torch.device,
+) -> SampleSource:
+    if not parts.cache.online:
+        return LatentCache(shards, null, expected)
+    return OnlineEncoder(shards, tars, null, expected, parts, device)
 
 
 def _key(model: AnyFamily, settings: Train, seed: int, expected: Any) -> str:
@@ -181,8 +195,10 @@ def _find_ranks(settings: Train) -> Ranks:
     return ranks
 
 
-def _describe(settings: Train, cache: LatentCache, log: Log) -> None:
+def _describe(settings: Train, cache: SampleSource, ranks: Ranks, log: Log) -> None:
     """Tell what the options come to: where the loss's weight lies, and how long the average remembers."""
+    if not ranks.is_first:
+        return
     log(f"train: {TrainingObjective(settings).describe(list(cache.uids))}")
     log(
         f"train: {joint_null_rate(settings.caption_dropout, settings.encoder_dropout):.2%} of the samples show no"
@@ -194,7 +210,7 @@ def _describe(settings: Train, cache: LatentCache, log: Log) -> None:
     )
 
 
-def _mean_pixels(cache: LatentCache) -> float:
+def _mean_pixels(cache: SampleSource) -> float:
     """Of the pictures as they are trained on."""
     areas = {shape: shape[0] * shape[1] for shape in cache.uids}
     counts = {shape: len(uids) for shape, uids in cache.uids.items()}

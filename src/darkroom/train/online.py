@@ -1,0 +1,160 @@
+"""Samples that are encoded while training: pictures decoded out of the dataset's tars, then VAE and text encoders.
+
+The numbers are made by the functions of the cache stage and rounded to its dtype, so that a run sees what it
+would see with stored ones.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from darkroom.cache.encode import caption_states, picture_latents
+from darkroom.cache.pictures import decode_picture
+from darkroom.models.components import load_vae, moved
+from darkroom.models.conditioning import Conditioning
+from darkroom.models.parts import Parts
+from darkroom.models.text import EncodedCaption, pad_text
+from darkroom.models.text_encoders import load_text_encoder
+from darkroom.store import TarReader
+from darkroom.store.latents import CAPTION_KINDS
+from darkroom.train.data import (
+    NULL_CAPTION,
+    Ints,
+    Samples,
+    by_bucket,
+    caption_grid,
+    open_shards,
+    time_ids_of,
+)
+from darkroom.train.plan import Shape, UInts
+
+MAX_DECODERS = 8
+
+
+class OnlineEncoder:
+    """The pictures and captions of a run, encoded as they are asked for; the counterpart of `LatentCache`.
+
+    Args:
+        shards: (safetensors file, table) of each part, in order, as `cache.cache_index` writes them.
+        tars: the tar of each part.
+        null: the shard of the empty caption.
+        expected: fingerprint fields that every shard must have; or one mapping for each shard. The
+            null shard is held to those fields of them that it has itself.
+        parts: whose VAE and text encoders encode, frozen, on `device`.
+
+    Raises:
+        ValueError: a shard is stale, or no picture is there.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[tuple[str | Path, str | Path]],
+        tars: Sequence[str | Path],
+        null: str | Path,
+        expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        parts: Parts,
+        device: torch.device,
+    ) -> None:
+        opened, empty = open_shards(shards, null, expected)
+        if len(tars) != len(opened):
+            raise ValueError(f"{len(opened)} parts and {len(tars)} tars were given; each part needs its own")
+        self._tars = list(tars)
+        self._captions = [[s.tensors[f"caption/{kind}"].numpy() for kind in CAPTION_KINDS] for s in opened]
+        self._settings = parts.cache
+        self._vae = moved(load_vae(parts.vae), device)
+        self._encoders = [load_text_encoder(component) for component in parts.text_encoders]
+        for encoder in self._encoders:
+            moved(encoder.model, device)
+        self.num_encoders = len(self._encoders)
+        self._null = [
+            EncodedCaption(empty.text("null", e), empty.pooled("null", e).reshape(-1), 0)
+            for e in range(self.num_encoders)
+        ]
+        self._buckets = by_bucket(opened)
+        num_decoders = min(MAX_DECODERS, len(os.sched_getaffinity(0)))
+        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="darkroom-decoder")
+
+    @property
+    def uids(self) -> dict[Shape, UInts]:
+        """The sorted uids (n, 2) of every bucket, by (width, height)."""
+        return {shape: uids for shape, (uids, _) in self._buckets.items()}
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """latent_channels, text_dim (of each encoder, where there are several) and pooled_dim (of all)."""
+        dims = tuple(null.hidden.shape[1] for null in self._null)
+        return {
+            "latent_channels": self._vae.config["latent_channels"],
+            "text_dim": dims[0] if len(dims) == 1 else dims,
+            "pooled_dim": sum(len(null.pooled) for null in self._null),
+        }
+
+    def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
+        """(C, H, W) of a bucket's latents."""
+        width, height = bucket
+        factor = 2 ** (len(self._vae.config["block_out_channels"]) - 1)
+        return (self._vae.config["latent_channels"], height // factor, width // factor)
+
+    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
+        """Encode pictures `places` (B,) of a bucket with captions as `LatentCache.gather` takes them.
+
+        Raises:
+            ValueError: a picture is missing, damaged or encodes to something not finite; names the uid.
+        """
+        uids, columns = self._buckets[bucket]
+        chosen = {name: column[places] for name, column in columns.items()}
+        names = [f"{first:016x}{second:016x}" for first, second in uids[places].tolist()]
+        pixels = self._decode(chosen, names)
+        step = self._settings.batch_size
+        latents = [
+            picture_latents(self._vae, pixels[k : k + step], names[k : k + step], self._settings)
+            for k in range(0, len(pixels), step)
+        ]
+        grid = caption_grid(captions, len(places), self.num_encoders)
+        read = [self._read(chosen, names, grid[:, e], e) for e in range(self.num_encoders)]
+        padded = [pad_text([found.hidden for found in encoded]) for encoded in read]
+        conditioning = Conditioning(
+            tuple(text for text, _ in padded),
+            tuple(None if bool(mask.all()) else mask for _, mask in padded),
+            torch.cat([torch.stack([found.pooled for found in encoded]) for encoded in read], dim=1),
+            torch.from_numpy(time_ids_of(chosen)) if self._settings.size_conditioning else None,
+        )
+        return Samples(torch.cat(latents), conditioning)
+
+    def _decode(self, chosen: Mapping[str, Ints], names: list[str]) -> npt.NDArray[np.uint8]:
+        """(B, H, W, 3) of the bucket's size."""
+
+        def decode(place: int) -> npt.NDArray[np.uint8]:
+            numbers = {name: int(column[place]) for name, column in chosen.items()}
+            with TarReader(self._tars[numbers["_shard"]]) as reader:
+                content = reader.read(numbers["offset"], numbers["size"])
+            return decode_picture(content, {"uid": names[place], **numbers})
+
+        return np.stack(list(self._decoders.map(decode, range(len(names)))))
+
+    def _read(
+        self, chosen: Mapping[str, Ints], names: list[str], captions: Ints, encoder: int
+    ) -> list[EncodedCaption]:
+        """What one encoder makes of captions (B,); equal ones are encoded once."""
+        texts = [
+            None if kind == NULL_CAPTION else self._caption(chosen, place, kind)
+            for place, kind in enumerate(captions.tolist())
+        ]
+        unique = sorted({text for text in texts if text is not None})
+        found = caption_states(
+            *(self._encoders[encoder], unique, self._settings.encoders[encoder], self._settings),
+            lambda text: names[texts.index(text)],
+        )
+        known = dict(zip(unique, found, strict=True))
+        return [self._null[encoder] if text is None else known[text] for text in texts]
+
+    def _caption(self, chosen: Mapping[str, Ints], place: int, kind: int) -> str:
+        first, size = (int(chosen[f"{CAPTION_KINDS[kind]}_{what}"][place]) for what in ("offset", "length"))
+        content = self._captions[chosen["_shard"][place]][kind][first : first + size]
+        return content.tobytes().decode()
