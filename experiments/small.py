@@ -13,6 +13,7 @@ from torch import Tensor
 from darkroom.cache.stage import encode_latents
 from darkroom.config.components import Component
 from darkroom.config.run import TextEncoderUse, Train
+from darkroom.evaluate.intervals import bootstrap, bounds
 from darkroom.models.components import load_vae
 from darkroom.models.conditioning import Conditioning
 from darkroom.models.denoiser import Denoiser
@@ -20,7 +21,7 @@ from darkroom.models.text import TextEncoder
 from darkroom.models.text_encoders import load_text_encoder
 from darkroom.train.data import NULL_CAPTION, Samples
 from darkroom.train.loader import Loader
-from darkroom.train.plan import BatchPlan
+from darkroom.train.paired import make_plan
 from darkroom.train.step import Stepper, make_optimizers
 
 COMPONENTS = Path(__file__).parents[1] / "src/darkroom/demo/components"
@@ -101,12 +102,17 @@ class MemoryCache:
 
 
 def train(
-    denoiser: Denoiser, cache: MemoryCache, settings: Train, seed: int, log: Callable[[str], None] = print
+    denoiser: Denoiser,
+    cache: MemoryCache,
+    settings: Train,
+    seed: int,
+    log: Callable[[str], None] = print,
+    priors: np.ndarray | None = None,
 ) -> Denoiser:
-    """Train in place; returns the moving average of the weights."""
+    """Train in place; returns the moving average of the weights. priors: uids of DreamBooth's class pictures."""
     average = copy.deepcopy(denoiser).requires_grad_(False)
     stepper = Stepper(denoiser.train(), make_optimizers(denoiser, settings), average, settings)
-    plan = BatchPlan(seed, settings.global_batch_size, cache.uids)
+    plan = make_plan(seed, settings.global_batch_size, cache.uids, priors)
     total = 0.0
     with Loader(cache, plan, settings, seed, 0) as loader:  # type: ignore[arg-type]
         for batch in loader:
@@ -115,3 +121,9 @@ def train(
                 log(f"  step {batch.step + 1}: loss {total / settings.log_every_steps:.4f}")
                 total = 0.0
     return average.eval()
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean of values (N,), by bootstrap over them."""
+    found = bounds({"mean": bootstrap(["one"] * len(values), values, 2000, 0)["micro"]})
+    return found["mean_low"], found["mean_high"]

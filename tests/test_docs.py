@@ -96,6 +96,8 @@ COMMANDS = {
     "prints_the_table_of_its_page_and_writes_its_picture",
     "python experiments/longer_context.py --out FOLDER": "test_experiments.py::test_longer_context_prints_the_"
     "table_of_its_page_and_step_0_is_the_base_model",
+    "python experiments/dreambooth.py --out FOLDER": "test_experiments.py::test_dreambooth_learns_from_the_"
+    "class_pictures_that_darkroom_sample_drew",
     "darkroom demo serve": f"{HERE}the_demo_world_can_be_looked_at",
     "darkroom demo train-components --out FOLDER": f"{HERE}components_are_trained_into_the_folder_that_is_named",
 }

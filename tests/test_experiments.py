@@ -1,10 +1,12 @@
 """The experiments of docs/experiments run, and their pages have the form of what they print."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from doc_pages import DOCS, ROOT, rows_after
 from PIL import Image
 
@@ -52,3 +54,32 @@ def test_longer_context_prints_the_table_of_its_page_and_step_0_is_the_base_mode
     assert [cells[2] for cells in drawn] == ["4"] * 3
     with Image.open(tmp_path / "longer-context.png") as sheet:
         assert sheet.width == 4 * (128 + 6) + 6 and sheet.height > 3 * 128
+
+
+CHANGE = re.compile(r"(-?\d\.\d{3}): ([+-]\d\.\d{3}) \(([+-]\d\.\d{3}) to ([+-]\d\.\d{3})\)")
+
+
+def test_dreambooth_learns_from_the_class_pictures_that_darkroom_sample_drew(tmp_path: Path) -> None:
+    few = {"num_base_steps": 2, "num_steps": 2, "num_train": 32, "num_class": 4, "num_pictures": 3}
+    output = run("dreambooth", tmp_path, **few)
+    table = (tmp_path / "dreambooth.md").read_text()
+    assert table in output
+    page = (DOCS / "experiments" / "dreambooth.md").read_text()
+    header = "| Pictures | Measure | base model | with prior preservation | without |"
+    drawn, documented = rows_after(table + "\n\n", header), rows_after(page, header)
+    assert len(drawn) == 5 and [cells[:2] for cells in drawn] == [cells[:2] for cells in documented]
+    for cells in [*drawn, *documented]:
+        for cell in cells[3:]:
+            mean, change, low, high = (float(number) for number in CHANGE.fullmatch(cell).groups())
+            assert mean - float(cells[2]) == pytest.approx(change, abs=0.0016)
+            assert low - 0.001 <= change <= high + 0.001
+    with Image.open(tmp_path / "dreambooth.png") as sheet:
+        assert sheet.width == 6 * (96 + 6) + 6 and sheet.height > 7 * 96
+
+
+def test_the_page_of_dreambooth_tells_which_marks_its_table_meets() -> None:
+    page = (DOCS / "experiments" / "dreambooth.md").read_text()
+    rows = rows_after(page, "| Pictures | Measure | base model | with prior preservation | without |")
+    changes = [[float(CHANGE.fullmatch(cell)[2]) for cell in cells[3:]] for cells in rows]
+    rise, of_class = changes[0][0], changes[1]
+    assert rise >= 0.1 and abs(of_class[0]) < 0.03 and of_class[1] < -0.05

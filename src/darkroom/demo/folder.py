@@ -39,15 +39,21 @@ def _scenes(rng: np.random.Generator) -> Iterator[tuple[str, Scene]]:
     for color, shape in _CLASSES:
         for number in range(_NUM_OF_CLASS):
             size = _SIZES_PX[number % len(_SIZES_PX)]
-            yield f"shapes/{color}_{shape}/{number}", _scene(rng, color, shape, GROUNDS[number % 4], size)
+            yield (
+                f"shapes/{color}_{shape}/{number}",
+                single_scene(rng, color, shape, GROUNDS[number % 4], size),
+            )
     for number in range(_NUM_OF_SUBJECT):
-        yield f"subject/{number}", _scene(rng, "yellow", "cross", "pale blue", (64, 64))
+        yield f"subject/{number}", single_scene(rng, "yellow", "cross", "pale blue", (64, 64))
     for number in range(_NUM_OF_PRIOR):
         color = [name for name in COLORS if name != "yellow"][number % 5]
-        yield f"class/{number}", _scene(rng, color, "cross", GROUNDS[number % 3], (64, 64))
+        yield f"class/{number}", single_scene(rng, color, "cross", GROUNDS[number % 3], (64, 64))
 
 
-def _scene(rng: np.random.Generator, color: str, shape: str, ground: str, size: tuple[int, int]) -> Scene:
+def single_scene(
+    rng: np.random.Generator, color: str, shape: str, ground: str, size: tuple[int, int]
+) -> Scene:
+    """One shape about the middle of a plain ground; size: (width, height) in pixels."""
     x, y = (round(float(v), 3) for v in rng.uniform(0.4, 0.6, size=2))
     thing = Thing(shape, color, x, y, round(float(rng.uniform(0.45, 0.65)), 3), 0.0)
     return Scene("single_object", (thing,), "plain", ground, *size, int(rng.integers(2**31)))
