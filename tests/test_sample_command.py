@@ -158,14 +158,44 @@ def test_sizes_are_multiples_of_16_for_transformers_and_of_8_for_unets():
             model.check_size(516, 512)
 
 
-def test_rescaled_guidance_changes_the_picture_or_is_refused(any_model, stable_diffusion_3):
+def test_rescaled_guidance_changes_the_picture_of_every_kind_of_model(any_model):
     model = load_model(any_model)
     rescaled = Drawing(FEW, guidance_rescale=0.7, dtype="float32")
-    if any_model == stable_diffusion_3:
-        with pytest.raises(ValueError, match="StableDiffusion3Pipeline takes no guidance_rescale"):
-            model.draw(["red"], [1], rescaled)
-    else:
-        assert not np.array_equal(model.draw(["red"], [1], rescaled), model.draw(["red"], [1], PLAIN))
+    assert not np.array_equal(model.draw(["red"], [1], rescaled), model.draw(["red"], [1], PLAIN))
+    assert np.array_equal(model.draw(["red"], [1], PLAIN), load_model(any_model).draw(["red"], [1], PLAIN))
+
+
+def test_rescaled_guidance_gives_sd3_the_spread_of_its_conditional_prediction(stable_diffusion_3):
+    model = load_model(stable_diffusion_3)
+    conditional, seen = [], []
+    model.pipeline.transformer.register_forward_hook(
+        lambda _, __, out: conditional.append(out[0].chunk(2)[-1])
+    )
+    scheduler, step = model.pipeline.scheduler, model.pipeline.scheduler.step
+
+    def watched(predicted, *arguments, **options):
+        seen.append(predicted)
+        return step(predicted, *arguments, **options)
+
+    for share, is_equal in ((1.0, True), (0.0, False)):
+        conditional.clear()
+        seen.clear()
+        type(scheduler).step, before = (lambda _, *a, **o: watched(*a, **o)), type(scheduler).step
+        try:
+            model.draw(["red", "a"], [1, 2], Drawing(FEW, guidance_rescale=share, dtype="float32"))
+        finally:
+            type(scheduler).step = before
+        assert len(seen) == len(conditional) == FEW.num_inference_steps
+        for guided, alone in zip(seen, conditional, strict=True):
+            spreads = [t.flatten(1).std(dim=1) for t in (guided, alone)]
+            assert torch.allclose(*spreads, rtol=1e-4) == is_equal
+    # Without guidance there is nothing to rescale.
+    none = FEW.model_copy(update={"guidance_scale": 1.0})
+    drawn = [
+        model.draw(["red"], [1], Drawing(none, guidance_rescale=share, dtype="float32"))
+        for share in (0.0, 1.0)
+    ]
+    assert np.array_equal(*drawn)
 
 
 def test_guidance_of_the_paper_is_one_less_than_diffusers():

@@ -1,6 +1,5 @@
 """A model to draw from, loaded once: this package's exports, and Stable Diffusion's pipelines of diffusers."""
 
-import inspect
 import json
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from darkroom.config.run import Sampling
 from darkroom.sample.draw import DTYPES, text_length
+from darkroom.sample.rescale import knows_rescale, rescaling
 from darkroom.sample.samplers import make_sampler
 
 STOCK_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
@@ -147,11 +147,9 @@ class SampleModel:
         if hasattr(self.pipeline.scheduler, "generators"):
             self.pipeline.scheduler.generators = generators
         options: dict[str, Any] = {}
-        if drawing.guidance_rescale:
-            if "guidance_rescale" not in inspect.signature(self.pipeline.__call__).parameters:
-                name = type(self.pipeline).__name__
-                raise ValueError(f"{name} takes no guidance_rescale; leave it at 0")
-            options["guidance_rescale"] = drawing.guidance_rescale
+        by_hand = drawing.guidance_rescale
+        if by_hand and knows_rescale(self.pipeline):
+            options["guidance_rescale"], by_hand = by_hand, 0.0
         # Left out, it is the null that training saw: SDXL's pipeline takes "" for a text.
         if drawing.negative_prompt:
             is_stock = type(self.pipeline).__name__ in STOCK_PIPELINES
@@ -159,7 +157,8 @@ class SampleModel:
             options["negative_prompt"] = [negative] * len(prompts) if is_stock else negative
         options |= text_length(self.pipeline)
         dtype = DTYPES[drawing.dtype]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        with autocast, rescaling(self.pipeline, by_hand):
             return self.pipeline(
                 prompts,
                 width=sampling.width_px,
