@@ -29,13 +29,16 @@ def cache(tmp_path_factory):
     return LatentCache(*write_cache(tmp_path_factory.mktemp("cache"), PARTS), FINGERPRINT)
 
 
-def test_every_mended_defect_has_the_test_that_the_page_names():
-    rows = rows_after(PAGE.read_text(), "| System | What it did | Test |")
-    assert len(rows) > 50 and len({row[0] for row in rows}) == 6
-    for _, _, cell in rows:
-        for file, test in re.findall(r"`(test_\w+)\.py::(\w+)`", cell):
+def test_every_mended_defect_and_every_published_number_has_the_test_that_the_page_names():
+    page = PAGE.read_text()
+    defects = rows_after(page, "| System | What it did | Test |")
+    numbers = rows_after(page, "| Number | Test |")
+    assert len(defects) > 50 and len({row[0] for row in defects}) == 6 and len(numbers) > 25
+    for *_, cell in [*defects, *numbers]:
+        named = re.findall(r"`(test_\w+)\.py::(\w+)`", cell)
+        assert len(named) == cell.count("::") > 0, cell
+        for file, test in named:
             assert f"def {test}(" in (ROOT / f"tests/{file}.py").read_text(), test
-        assert "::" in cell
 
 
 @pytest.mark.parametrize(("rate", "share"), [(1e-6, 0.155), (5e-8, 0.005)])
