@@ -92,6 +92,7 @@ def test_a_twin_differs_from_its_run_in_size_and_not_in_what_it_learns() -> None
         assert run.model.family == twin.model.family
         assert run.train.prior_weight == twin.train.prior_weight
         assert (run.train.initial_run is None) == (twin.train.initial_run is None)
+        assert run.train.carry_optimizer == twin.train.carry_optimizer
 
 
 @pytest.mark.parametrize("name", RECIPES)
