@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.cache.stage import encode_latents
 from darkroom.config.components import Component
 from darkroom.config.run import TextEncoderUse, Train
 from darkroom.evaluate.intervals import bootstrap, bounds
-from darkroom.models.components import load_vae
+from darkroom.models.components import encode_latents, load_vae
 from darkroom.models.conditioning import Conditioning
 from darkroom.models.denoiser import Denoiser
 from darkroom.models.text import TextEncoder
