@@ -78,7 +78,12 @@ def captioner():
 
 
 def component_files(name):
-    """The files of a component that lies on this machine: changing one reruns what was made with it."""
+    """The files of a component that lies on this machine: changing one reruns what was made with it.
+
+    None, where the configuration names none.
+    """
+    if name is None:
+        return []
     try:
         folder = local_path(PROJECT.component(name).path)
     except ValueError as error:

@@ -6,7 +6,7 @@ rule recaption_part:
         table=f"{DATASET}/download/{{part}}.parquet",
         tar=f"{DATASET}/download/{{part}}.tar",
         selection=f"{DATASET}/filter/{{part}}.parquet",
-        captioner=component_files(captioner()) if captioner() else [],
+        captioner=component_files(captioner()),
     output:
         captions=f"{DATASET}/recaption/{{part}}.parquet",
         manifest=f"{DATASET}/recaption/{{part}}.json",

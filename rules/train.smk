@@ -8,6 +8,7 @@ rule train:
         null=f"{CACHE}/cache/null.safetensors",
         tensors=expand(f"{CACHE}/cache/{{part}}.safetensors", part=PARTS),
         tables=expand(f"{CACHE}/cache/{{part}}.parquet", part=PARTS),
+        pretrained=component_files(PROJECT.run.model.pretrained),
         initial=[str(path) for path in INITIAL],
         class_tables=class_tables(),
         download=online_download(),

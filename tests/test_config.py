@@ -64,6 +64,13 @@ def test_a_mistake_is_named_with_file_key_value_and_what_would_be_right(
     assert said in str(error.value).replace(f"{project_folder}/", "")
 
 
+def test_a_wrong_key_in_a_list_is_answered_with_those_that_there_are(project_folder: Path) -> None:
+    edit(project_folder, "runs/sdxl-novelai-tiny.yaml", "no_caption: zeros", '"null": zeros')
+    known = "name, hidden_layer, max_tokens, padded, pooled, no_caption"
+    with pytest.raises(ConfigError, match=rf"cache\.text_encoders\.0\.null: unknown key; known: {known}"):
+        load_project("sdxl-novelai-tiny", project_folder)
+
+
 def test_settings_of_a_run_without_an_objective_are_as_they_were_before_there_was_one() -> None:
     from darkroom.stages import stage_settings
 

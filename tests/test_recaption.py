@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -209,6 +210,16 @@ def test_no_kept_picture_gives_an_empty_table_with_all_columns(tmp_path, compone
 def test_a_component_of_another_kind_is_refused(component):
     with pytest.raises(ValueError, match="not 'captioner'"):
         Captioner(Component(kind="vae", path=component.path), "float32")
+
+
+def test_a_path_may_begin_with_a_variable_of_the_environment(component, monkeypatch):
+    folder = Path(component.path)
+    named = Component(kind="captioner", path=f"$CAPTIONERS/{folder.name}")
+    monkeypatch.setenv("CAPTIONERS", str(folder.parent))
+    assert Captioner(named, "float32").identity == Captioner(component, "float32").identity
+    monkeypatch.delenv("CAPTIONERS")
+    with pytest.raises(ValueError, match="variable CAPTIONERS is not set; export CAPTIONERS=FOLDER"):
+        Captioner(named, "float32")
 
 
 def test_a_folder_without_a_checkpoint_is_refused_by_its_path(tmp_path):

@@ -148,6 +148,31 @@ def recipes_project(make_tiny_project: Callable[[str], TinyProject]) -> TinyProj
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "file", "values", "name"),
+    [
+        ("demo", "config/components.yaml", {"demo-captioner": {"path": "$SD14"}}, "demo-captioner"),
+        (
+            "dreambooth-sd14-tiny",
+            "config/runs/dreambooth-sd14-tiny.yaml",
+            {"model": {"pretrained": "sd14", "params": None}},
+            "sd14",
+        ),
+    ],
+)
+def test_a_variable_of_a_component_that_is_not_set_is_named_before_any_job(
+    run: str, file: str, values: Any, name: str, recipes_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = recipes_project.read(file)
+    monkeypatch.delenv("SD14", raising=False)
+    recipes_project.edit(file, values)
+    told = recipes_project.run("snakemake", "-n", "--config", f"run={run}", check=False)
+    recipes_project.write(file, kept)
+    unset = "the environment variable SD14 is not set; export SD14=FOLDER"
+    assert f"config/components.yaml: {name}: path: $SD14: {unset}" in told, told
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_twin_goes_through_the_whole_chain_to_a_model_that_diffusers_loads(
     name: str, recipes_project: TinyProject

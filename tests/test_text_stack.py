@@ -68,7 +68,7 @@ def test_a_long_caption_is_cut_and_ends_as_its_tokenizer_ends_texts(encoder):
 
 
 def test_a_null_of_zeros_is_zero_for_the_empty_caption_alone(encoder):
-    use = TextEncoderUse(name="x", max_tokens=10, null="zeros")
+    use = TextEncoderUse(name="x", max_tokens=10, no_caption="zeros")
     null, other = encoder.read(["", "red"], use)
     assert not null.hidden.any() and len(null.hidden) > 0 and other.hidden.any()
 

@@ -122,7 +122,7 @@ def cache_null(
 ) -> dict[str, Any]:
     """Encode the empty caption: `text/null` (T, D) and `pooled/null` (1, P). Returns {"captions": 1}.
 
-    So for every encoder; where its null is `zeros`, both are zero.
+    So for every encoder; where `no_caption` is `zeros`, both are zero.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tensors: dict[str, torch.Tensor] = {}

@@ -228,7 +228,8 @@ def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
             tagged = [
                 m for m in choices if any(f"'{key}'" in str(m.model_fields.get(tag, "")) for tag in _TAGS)
             ]
-            model = tagged[0] if tagged else model
+            # The sections of a list are all of one kind.
+            model = tagged[0] if tagged else choices[0] if isinstance(key, int) and choices else model
     return list(getattr(model, "model_fields", {}))
 
 

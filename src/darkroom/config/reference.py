@@ -144,18 +144,20 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models that a field may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType, Annotated):
+    if get_origin(annotation) in (Union, UnionType, Annotated, tuple):
         return [model for inner in get_args(annotation) for model in _models(inner)]
     return []
 
 
 def _row(name: str, field: FieldInfo) -> str:
     section = bool(_models(field.annotation))
+    is_list = get_origin(field.annotation) is tuple
+    below = section and not is_list
     cells = (
         f"`{name}`",
-        "required" if field.is_required() else "as below" if section else f"`{json.dumps(field.default)}`",
+        "required" if field.is_required() else "as below" if below else f"`{json.dumps(field.default)}`",
         next((unit for ending, unit in UNITS if name.endswith(ending) and not section), ""),
-        "a section" if section else _values(field),
+        _values(field) if not section else "a list of sections" if is_list else "a section",
         meaning(name, field),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -182,6 +184,10 @@ def _choices(annotation: Any) -> list[str]:
 
 def _type(annotation: Any) -> str:
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _type(arguments[0])
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(_type(inner) for inner in arguments)
     if get_origin(annotation) is tuple:

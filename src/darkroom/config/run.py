@@ -44,7 +44,7 @@ class TextEncoderUse(Section):
         False, description="pad to max_tokens and keep the padding's states, as SD, SDXL and SD3 read them"
     )
     pooled: bool = Field(False, description="use its pooled embedding too")
-    null: Literal["empty", "zeros"] = Field(
+    no_caption: Literal["empty", "zeros"] = Field(
         "empty", description="what stands for no caption: the empty text's states, or zeros"
     )
 

@@ -49,12 +49,12 @@ class TextEncoder:
         return encode_captions(self.model, self.tokenizer, captions, max_tokens, batch_size)
 
     def read(self, captions: list[str], use: TextEncoderUse, batch_size: int = 32) -> list[EncodedCaption]:
-        """The same, read as the configuration says; "" gives zeros where `use.null` says so."""
+        """The same, read as the configuration says; "" gives zeros where `use.no_caption` says so."""
         encoded = encode_captions(
             *(self.model, self.tokenizer, captions, use.max_tokens, batch_size),
             *(use.hidden_layer, use.padded, use.pooled),
         )
-        if use.null == "empty":
+        if use.no_caption == "empty":
             return encoded
         return [
             EncodedCaption(found.hidden * 0, found.pooled * 0, 0) if caption == "" else found

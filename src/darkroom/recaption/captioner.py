@@ -7,7 +7,6 @@ the picture once, keeps the attention keys and values, and each request continue
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from darkroom.config.components import Component
+from darkroom.config.paths import local_path
 from darkroom.store import sha256_folder
 
 
@@ -47,13 +47,15 @@ class Captioner:
             raise ValueError(f"component {component.path}: kind is {component.kind!r}, not 'captioner'")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         where: dict[str, Any] = {"revision": component.revision, "subfolder": component.subfolder or ""}
-        if Path(component.path).is_dir():
+        source, folder = component.path, local_path(component.path)
+        if folder.is_dir():
+            source = str(folder)
             where = {"subfolder": component.subfolder or "", "local_files_only": True}
         transformers_logging.disable_progress_bar()
         try:
-            self.processor = AutoProcessor.from_pretrained(component.path, **where)
+            self.processor = AutoProcessor.from_pretrained(source, **where)
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                component.path, dtype=getattr(torch, dtype), use_safetensors=True, **where
+                source, dtype=getattr(torch, dtype), use_safetensors=True, **where
             )
         except (OSError, ValueError) as error:
             raise ValueError(
@@ -201,7 +203,7 @@ def _can_crop(cache: Any) -> bool:
 
 def _identity(component: Component, model: Any) -> dict[str, str | None]:
     """What the weights are: a hash of a local folder, or the commit of a repository."""
-    path = Path(component.path)
+    path = local_path(component.path)
     if path.is_dir():
         return {"model_sha256": sha256_folder(path / (component.subfolder or "")), "model_revision": None}
     commit = component.revision or getattr(model.config, "_commit_hash", None)

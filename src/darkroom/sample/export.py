@@ -64,7 +64,8 @@ def make_pipeline(
     for i, encoder in enumerate(others, start=2):
         named |= {f"text_encoder_{i}": encoder.model, f"tokenizer_{i}": encoder.tokenizer}
     readings: list[list[Any]] = [
-        [use.hidden_layer, use.max_tokens, use.padded, use.pooled, use.null == "zeros"] for use in uses or ()
+        [use.hidden_layer, use.max_tokens, use.padded, use.pooled, use.no_caption == "zeros"]
+        for use in uses or ()
     ]
     scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
     return DarkroomPipeline(

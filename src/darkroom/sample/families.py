@@ -61,7 +61,7 @@ def make_family_pipeline(
         )
     parts["vae"] = without_shift(vae)
     if isinstance(denoiser, SDXLDenoiser):
-        zeros = all(use.null == "zeros" for use in uses)
+        zeros = all(use.no_caption == "zeros" for use in uses)
         return StableDiffusionXLPipeline(
             unet=network, **parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False
         )
