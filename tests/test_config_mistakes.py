@@ -227,6 +227,7 @@ def test_what_the_refusals_say_to_write_is_accepted(right: dict[str, Any], tmp_p
     assert load_project("wrong", tmp_path)
 
 
+@pytest.mark.slow
 def test_snakemake_refuses_before_any_job_and_names_the_file(
     make_tiny_project: Callable[[str], TinyProject],
 ) -> None:
