@@ -24,10 +24,15 @@ from darkroom.train.checkpoint import (
     run_key,
     write_checkpoint,
 )
+from darkroom.train.pieces import pieces_of
+
+
+def tensors_of(step):
+    return {"weights/a": torch.full((3,), float(step)), "history": torch.zeros(step, 2)}
 
 
 def make(step):
-    return Checkpoint(step, {"weights/a": torch.full((3,), float(step)), "history": torch.zeros(step, 2)})
+    return Checkpoint(step, pieces_of(tensors_of(step), True))
 
 
 def test_a_checkpoint_comes_back_as_written(tmp_path):
@@ -36,8 +41,8 @@ def test_a_checkpoint_comes_back_as_written(tmp_path):
     assert newest_checkpoint(tmp_path) == 7
     found = read_checkpoint(checkpoint_folder(tmp_path, 7))
     assert found.step == 7
-    assert found.tensors.keys() == make(7).tensors.keys()
-    assert all(torch.equal(found.tensors[name], t) for name, t in make(7).tensors.items())
+    assert found.tensors.keys() == tensors_of(7).keys()
+    assert all(torch.equal(found.tensors[name], t) for name, t in tensors_of(7).items())
 
 
 def test_a_checkpoint_of_an_older_format_is_passed_over_aloud(tmp_path):
@@ -85,7 +90,7 @@ def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
     code = (
         "import os, sys, torch, darkroom.train.checkpoint as c\n"
         "c._sync = lambda path: os.kill(os.getpid(), 9)\n"
-        "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, {'weights/a': torch.zeros(3)}))\n"
+        "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, c.pieces_of({'weights/a': torch.zeros(3)}, True)))\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert killed.returncode == -9
@@ -166,11 +171,11 @@ def read_sharded(rank, port, run_dir):
     mesh = init_device_mesh("cpu", (2,))
     tensors = {
         name: distribute_tensor(torch.zeros_like(tensor), mesh, [Shard(0)])
-        for name, tensor in make(7).tensors.items()
+        for name, tensor in tensors_of(7).items()
     }
     reader = HuggingFaceStorageReader(str(checkpoint_folder(run_dir, 7)))
     distributed_checkpoint.load(tensors, storage_reader=reader)
-    for name, tensor in make(7).tensors.items():
+    for name, tensor in tensors_of(7).items():
         half = tensor.chunk(2)[rank]
         assert len(half) < len(tensor) and torch.equal(tensors[name].to_local(), half), name
     dist.destroy_process_group()

@@ -88,17 +88,22 @@ def test_the_same_samples_and_losses_however_the_model_lies_over_the_ranks(
     assert_agree(final(tmp_path / "run"), alone[0])
 
 
-def test_a_checkpoint_of_two_shards_resumes_on_one_rank_and_one_of_one_in_two_shards(
+def test_checkpoints_go_from_shards_to_one_rank_to_ddp_and_back_and_ranks_write_their_own_shards(
     cache_folder, alone, tmp_path
 ):
     run_dir = tmp_path / "run"
-    for num_ranks, kill_after in ((2, 7), (1, 13), (2, None)):
-        log = train_on(num_ranks, cache_folder, run_dir, kill_after, parallelism="fsdp", **CLIPPED)
-        assert ("resumed at step" in log) == (num_ranks == 1 or kill_after is None)
+    attempts = [(2, "fsdp", 6), (1, "fsdp", 11), (2, "ddp", 16), (2, "fsdp", None)]
+    for num_ranks, parallelism, kill_after in attempts:
+        log = train_on(num_ranks, cache_folder, run_dir, kill_after, parallelism=parallelism, **CLIPPED)
+        assert ("resumed at step" in log) == (kill_after != 6)
         seen = take_seen(run_dir)
     assert {step: whole(ranks) for step, ranks in seen.items()} == {step: alone[1][step] for step in seen}
     assert max(seen) == NUM_STEPS
     assert_agree(final(run_dir), alone[0])
+    files = sorted(checkpoint_folder(run_dir, NUM_STEPS).glob("*.safetensors"))
+    assert [path.name for path in files] == ["state-00000.safetensors", "state-00001.safetensors"]
+    sizes = [path.stat().st_size for path in files]
+    assert 0.8 < sizes[1] / sizes[0] < 1.0  # the first keeps the history too
 
 
 def test_how_the_model_lies_over_the_ranks_makes_no_other_run():

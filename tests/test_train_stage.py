@@ -132,6 +132,16 @@ def test_no_encoder_is_loaded_until_pictures_are_drawn_or_the_model_is_exported(
     assert during == [] and sorted(loaded) == ["text_encoder", "vae"]
 
 
+def test_after_drawing_the_encoders_go_back_to_the_cpu_and_the_average_stays(cached, tmp_path, monkeypatch):
+    moves = []
+    monkeypatch.setattr(
+        stage, "moved", lambda m, device: (moves.append((type(m).__name__, device.type)), m)[1]
+    )
+    run(cached, tmp_path, draw_samples=lambda *_: moves.append("drawn"), device="cpu")
+    after = moves[moves.index("drawn") + 1 :]
+    assert sorted(after) == [("AutoencoderKL", "cpu"), ("CLIPTextModelWithProjection", "cpu")]
+
+
 def test_trained_again_every_output_has_the_same_bytes(cached, trained, tmp_path):
     folder, counts, _ = trained
     threads = torch.get_num_threads()

@@ -1,11 +1,12 @@
 """Checkpoints of a training: whole or not there, checked by digest, written beside the training.
 
 A checkpoint is a folder `step-00000500` of the run directory with `state.safetensors` (weights, their
-average, AdamW's moments, the history so far) and `state.json` (step, digest of the tensors). It is
-written under another name and renamed, so a kill at any moment leaves the older ones as they were.
+average, AdamW's moments, the history so far) and `state.json` (step, digest of the tensors). Where ranks hold
+shards, each writes its own into `state-00003.safetensors`, and nothing is gathered. The folder is written under
+another name and renamed when all is there, so a kill at any moment leaves the older ones as they were.
 
-Nothing in it is a pickle. torch.distributed.checkpoint reads the folder as it is (`HuggingFaceStorageReader`),
-into tensors that are sharded over any number of ranks.
+Nothing in it is a pickle. Either form is read by any number of ranks, sharded or not, and so
+torch.distributed.checkpoint reads it as it is (`HuggingFaceStorageReader`).
 """
 
 import contextlib
@@ -20,14 +21,14 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from darkroom.store import sha256_file, sha256_json
+from darkroom.train.distributed import ALONE, Words
+from darkroom.train.pieces import Piece, Pieces, pieces_of, write_pieces
 
 NUM_KEPT = 2
-# 2: names of weights begin with the denoiser's part, `network.` or `extension.`
-FORMAT = 2
+# 2: names of weights begin with the denoiser's part, `network.` or `extension.`; 3: one file or several.
+FORMAT = 3
 # What may change without making another run of it: how it is computed, logged and kept.
 _NOT_IN_KEY = {
     "microbatch_size",
@@ -54,32 +55,51 @@ def run_key(model: BaseModel, train: BaseModel, seed: int, cache_digest: str) ->
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: completed steps and CPU tensors by name."""
+    """What is written: completed steps, and of each tensor by name what this rank holds, in CPU memory."""
 
     step: int
-    tensors: dict[str, torch.Tensor]
+    pieces: Mapping[str, Piece]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is read: completed steps, and whole tensors by name."""
+
+    step: int
+    tensors: Pieces
 
 
 def write_checkpoint(
-    run_dir: str | Path, checkpoint: Checkpoint, check: Callable[[], None] = lambda: None
+    run_dir: str | Path,
+    checkpoint: Checkpoint,
+    check: Callable[[], None] = lambda: None,
+    words: Words = ALONE,
 ) -> Path:
     """Write a checkpoint and remove all but the newest NUM_KEPT; returns its folder.
 
-    `check` is called before anything in the run directory is replaced, and may raise. An error leaves
-    the older checkpoints as they were, and no space taken.
+    With `words`, every rank calls it with what `pieces.pieces_of` found, and writes a file of its own; the first
+    one puts the folder in its place when all have.
+
+    `check` is called before anything in the run directory is replaced, and may raise. An error, which the first
+    rank raises whosever it is, leaves the older checkpoints as they were, and no space taken.
     """
     folder = checkpoint_folder(run_dir, checkpoint.step)
     beside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        _write_files(beside, checkpoint)
+        words.all_do(lambda: _make_room(beside) if words.is_first else "")
+        name = "state.safetensors" if words.is_alone else f"state-{words.rank:05d}.safetensors"
+        digests = words.all_do(lambda: _write_file(beside / name, checkpoint.pieces))
+        if not words.is_first:
+            return folder
+        files = {f"state-{rank:05d}.safetensors": digest for rank, digest in enumerate(digests) if digest}
+        _write_state(beside, checkpoint.step, {name: digests[0]} if words.is_alone else files)
         check()
         # A folder of this step is torn or the same: a checkpoint is a function of run and step.
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(beside, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        if words.is_first:
+            shutil.rmtree(beside, ignore_errors=True)
         raise
     _sync(folder.parent)
     folders = _folders(run_dir)
@@ -90,23 +110,27 @@ def write_checkpoint(
     return folder
 
 
-def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    try:
-        save_file(checkpoint.tensors, folder / "state.safetensors")
-    except SafetensorError as error:
-        if "os error" not in str(error):
-            raise
-        size = sum(t.numel() * t.element_size() for t in checkpoint.tensors.values())
-        free = shutil.disk_usage(folder).free
-        raise OSError(f"{error}; it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free") from error
-    state = {
-        "format": FORMAT,
-        "step": checkpoint.step,
-        "sha256": sha256_file(folder / "state.safetensors"),
-    }
-    (folder / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        _sync(path)
+def _make_room(folder: Path) -> str:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return ""
+
+
+def _write_file(path: Path, pieces: Mapping[str, Piece]) -> str:
+    """The file's digest; a rank that holds nothing that others do not have writes none, and gives ""."""
+    if not pieces:
+        return ""
+    write_pieces(path, pieces)
+    _sync(path)
+    return sha256_file(path)
+
+
+def _write_state(folder: Path, step: int, files: Mapping[str, str]) -> None:
+    state = {"format": FORMAT, "step": step, "files": files}
+    path = folder / "state.json"
+    path.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for changed in (path, folder):
+        _sync(changed)
 
 
 def checkpoint_folder(run_dir: str | Path, step: int) -> Path:
@@ -124,17 +148,14 @@ def newest_checkpoint(run_dir: str | Path, log: Callable[[str], None] = print) -
     return None
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint whose digest `newest_checkpoint` has checked."""
+def read_checkpoint(folder: str | Path) -> Saved:
+    """Open a checkpoint whose digests `newest_checkpoint` has checked; its tensors are read when asked for."""
     state = json.loads((Path(folder) / "state.json").read_text())
-    with safe_open(Path(folder) / "state.safetensors", framework="pt") as file:
-        # Copies: views of the mapped file would die with it when it is removed as an old one.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    return Checkpoint(int(state["step"]), tensors)
+    return Saved(int(state["step"]), Pieces([Path(folder) / name for name in sorted(state["files"])]))
 
 
 class Writer:
-    """Writes checkpoints on a background thread, one at a time.
+    """Writes checkpoints on a background thread, one at a time; with `words`, one such thread on every rank.
 
     A disk that is full does not end a training that still has an older checkpoint and may write the next
     one: `log` hears of it. Only `finish` raises it.
@@ -145,8 +166,9 @@ class Writer:
         run_dir: str | Path,
         log: Callable[[str], None] = print,
         check: Callable[[], None] = lambda: None,
+        words: Words = ALONE,
     ) -> None:
-        self._run_dir, self._log, self._check = run_dir, log, check
+        self._run_dir, self._log, self._check, self._words = run_dir, log, check, words
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -159,7 +181,11 @@ class Writer:
         if self._error is not None and not isinstance(self._error, OSError):
             raise self._error
         self._error = None
-        copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+        pieces = pieces_of(tensors, self._words.is_first)
+        copies = {
+            name: Piece(piece.tensor.to("cpu", copy=True).contiguous(), piece.offsets)
+            for name, piece in pieces.items()
+        }
         checkpoint = Checkpoint(step, copies)
         self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="darkroom-checkpoint")
         self._thread.start()
@@ -178,8 +204,10 @@ class Writer:
 
     def _run(self, checkpoint: Checkpoint) -> None:
         try:
-            write_checkpoint(self._run_dir, checkpoint, self._check)
+            write_checkpoint(self._run_dir, checkpoint, self._check, self._words)
         except OSError as error:
+            if not self._words.is_first:
+                return  # which has heard of it
             where = checkpoint_folder(self._run_dir, checkpoint.step)
             self._error = OSError(f"{where} could not be written ({error}); older checkpoints are whole")
             self._error.__cause__ = error
@@ -218,12 +246,14 @@ def _folders(run_dir: str | Path) -> list[Path]:
 def _what_is_wrong(folder: Path) -> str | None:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        digest = sha256_file(folder / "state.safetensors")
-    except (OSError, ValueError) as error:
+        if state.get("format") != FORMAT:
+            return f"its format is {state.get('format')}, of another version of darkroom; this one reads {FORMAT}"
+        for name, digest in state["files"].items():
+            if sha256_file(folder / name) != digest:
+                return f"the digest of {name} does not match"
+    except (OSError, ValueError, KeyError) as error:
         return f"it is torn ({error})"
-    if state.get("format") != FORMAT:
-        return f"its format is {state.get('format')}, of another version of darkroom; this one reads {FORMAT}"
-    return None if state.get("sha256") == digest else "its digest does not match"
+    return None
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The ranks of a training: who they are, and how they agree to stop."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -72,6 +73,58 @@ def wait_for_all(ranks: Ranks) -> None:
     """Return when every rank has come here."""
     if ranks.world_size > 1:
         dist.barrier()
+
+
+class Words:
+    """Tells every rank what each has done, on a group of its own, so that a thread of each may wait for it.
+
+    Without a group (`Words(Ranks())`) there is nobody to tell.
+    """
+
+    _MOST_BYTES = 8192
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.rank, self.is_first, self.is_alone = ranks.rank, ranks.is_first, ranks.world_size == 1
+        self._num = ranks.world_size
+        self._group = None if self.is_alone else dist.new_group(backend="gloo")
+
+    def all_do(self, action: Callable[[], str]) -> list[str]:
+        """What `action` returned on each rank, a word of 1000 letters at most. Every rank calls it.
+
+        Raises:
+            OSError: an action failed by one, here or elsewhere.
+            RuntimeError: an action failed otherwise on another rank; here its own error comes through.
+        """
+        if self.is_alone:
+            return [action()]
+        error: Exception | None = None
+        told: dict[str, str] = {}
+        try:
+            told["done"] = action()
+        except Exception as caught:
+            error = caught
+            kind = "os" if isinstance(error, OSError) else "other"
+            told[kind] = f"rank {self.rank}: {error}"[:1000]
+        heard = [json.loads(word) for word in self._exchange(json.dumps(told))]
+        if error is not None:
+            raise error
+        for word in heard:
+            if "os" in word:
+                raise OSError(word["os"])
+            if "other" in word:
+                raise RuntimeError(word["other"])
+        return [word["done"] for word in heard]
+
+    def _exchange(self, word: str) -> list[str]:
+        mine = torch.zeros(self._MOST_BYTES, dtype=torch.uint8)
+        data = word.encode()
+        mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        all_words = [torch.empty_like(mine) for _ in range(self._num)]
+        dist.all_gather(all_words, mine, group=self._group)
+        return [bytes(heard.tolist()).rstrip(b"\0").decode() for heard in all_words]
+
+
+ALONE = Words(Ranks())
 
 
 class StopVote:

@@ -11,7 +11,7 @@ from torch import nn
 
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import (
-    Checkpoint,
+    Saved,
     checkpoint_folder,
     newest_checkpoint,
     read_checkpoint,
@@ -131,10 +131,10 @@ def _begin(
     initial: Initial | None,
 ) -> None:
     """Take over the state of the newest checkpoint, or else that of the phase before."""
-    saved = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
-    if saved is not None:
-        checkpoint = read_checkpoint(checkpoint_folder(run_dir, saved))
-        restore(checkpoint, placed.model, placed.average, optimizers, history)
+    step = first_finds(lambda: newest_checkpoint(run_dir, log), ranks)
+    if step is not None:
+        saved = read_checkpoint(checkpoint_folder(run_dir, step))
+        restore(saved, placed.model, placed.average, optimizers, history)
     elif initial is not None:
         begin_from(initial, placed.model, placed.average, optimizers if settings.carry_optimizer else [])
         log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
@@ -152,12 +152,12 @@ def _settle_buckets(stepper: Stepper, batch: TrainBatch) -> None:
 
 
 def restore(
-    checkpoint: Checkpoint,
+    saved: Saved,
     model: nn.Module,
     ema: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     history: History,
 ) -> None:
     """The inverse of `outputs.snapshot`, in place."""
-    history.restore(checkpoint.tensors["history"])
-    restore_weights(checkpoint, model, ema, optimizers)
+    history.restore(saved.tensors["history"])
+    restore_weights(saved, model, ema, optimizers)

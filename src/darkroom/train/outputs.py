@@ -10,7 +10,7 @@ from torch import nn
 
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import Writer
-from darkroom.train.distributed import Ranks
+from darkroom.train.distributed import ALONE, Ranks, Words
 from darkroom.train.parallel import Placed
 from darkroom.train.record import History, Log, Progress
 
@@ -38,7 +38,7 @@ class Outputs:
     ) -> None:
         self._placed, self._optimizers, self._history = placed, optimizers, history
         self._settings, self._on_sample = settings, on_sample
-        self._writer = Writer(run_dir, log, check)
+        self._writer = Writer(run_dir, log, check, Words(ranks) if placed.is_sharded else ALONE)
         self._progress = Progress(run_dir, settings, history.num_done, log) if ranks.is_first else None
 
     def __enter__(self) -> "Outputs":
@@ -74,8 +74,8 @@ class Outputs:
 
     def _save(self, step: int) -> None:
         placed = self._placed
-        tensors = placed.gathered(snapshot(placed.model, placed.average, self._optimizers, self._history))
-        if self._progress is not None:
+        if placed.is_sharded or self._progress is not None:
+            tensors = snapshot(placed.model, placed.average, self._optimizers, self._history)
             self._writer.write(step, tensors)
 
 

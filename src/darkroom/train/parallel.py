@@ -15,11 +15,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from darkroom.config.run import Train
 from darkroom.train.distributed import Ranks
+from darkroom.train.pieces import Pieces, shard_bounds
 
 
 def is_sharded(settings: Train, ranks: Ranks) -> bool:
@@ -152,9 +153,17 @@ def local(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [t.to_local().detach() if isinstance(t, DTensor) else t for t in tensors]
 
 
-def placed_like(whole: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
-    """`whole`, or this rank's shard of it where `like` is sharded. All ranks hold the same `whole`."""
+def placed_like(saved: Pieces, name: str, like: torch.Tensor | None) -> torch.Tensor:
+    """A saved tensor; of one that is laid out as a sharded `like`, this rank's shard alone is read.
+
+    Raises:
+        RuntimeError: it has another shape than `like`.
+    """
     if not isinstance(like, DTensor):
-        return whole
-    whole = whole.to(like.device)
-    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+        return saved[name]
+    if saved.shape(name) != tuple(like.shape):
+        raise RuntimeError(f"size mismatch for {name}: {saved.shape(name)}, not {tuple(like.shape)}")
+    shard = saved.part(name, *shard_bounds(like)).to(like.device)
+    return DTensor.from_local(
+        shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )

@@ -12,13 +12,14 @@ from darkroom.config.model import read_model
 from darkroom.config.run import Train
 from darkroom.store import read_manifest
 from darkroom.train.checkpoint import (
-    Checkpoint,
+    Saved,
     checkpoint_folder,
     newest_checkpoint,
     read_checkpoint,
     run_key,
 )
 from darkroom.train.parallel import placed_like
+from darkroom.train.pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -77,40 +78,43 @@ def begin_from(
 
 
 def restore_weights(
-    checkpoint: Checkpoint, model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    saved: Saved, model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
     """Weights, average and moments from a checkpoint, each rank's shards where they are sharded.
 
     A weight whose moments are not there starts without.
     """
-    kinds: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
+    kinds: dict[str, set[str]] = {}
+    for name in saved.tensors:
         kind, _, rest = name.partition("/")
-        kinds.setdefault(kind, {})[rest] = tensor
-    for module, tensors in ((model, kinds["weights"]), (ema, kinds["ema"])):
+        kinds.setdefault(kind, set()).add(rest)
+    for module, kind in ((model, "weights"), (ema, "ema")):
         like = module.state_dict()
-        module.load_state_dict({name: placed_like(t, like.get(name)) for name, t in tensors.items()})
+        module.load_state_dict(
+            {name: placed_like(saved.tensors, f"{kind}/{name}", like.get(name)) for name in kinds[kind]}
+        )
     names = {weight: name for name, weight in model.named_parameters()}
-    moments = {kind: by_name for kind, by_name in kinds.items() if kind not in ("weights", "ema", "history")}
+    moments = {kind: found for kind, found in kinds.items() if kind not in ("weights", "ema", "history")}
     for optimizer in optimizers:
         flat = [weight for group in optimizer.param_groups for weight in group["params"]]
         state: dict[str, Any] = optimizer.state_dict()
         state["state"] = {
             place: {
-                kind: _moment(by_name[names[weight]], weight)
-                for kind, by_name in moments.items()
-                if names[weight] in by_name
+                kind: _moment(saved.tensors, f"{kind}/{names[weight]}", weight)
+                for kind, found in moments.items()
+                if names[weight] in found
             }
             for place, weight in enumerate(flat)
         }
         optimizer.load_state_dict(state)
 
 
-def _moment(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | int:
+def _moment(saved: Pieces, name: str, weight: torch.Tensor) -> torch.Tensor | int:
     """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard.
 
     What was a plain number becomes one again: bitsandbytes counts steps so, and torch in float32.
     """
-    if whole.dtype == torch.int64 and not whole.ndim:
-        return int(whole)
-    return placed_like(whole, weight) if whole.shape == weight.shape else whole
+    if saved.shape(name) == tuple(weight.shape):
+        return placed_like(saved, name, weight)
+    whole = saved[name]
+    return int(whole) if whole.dtype == torch.int64 and not whole.ndim else whole

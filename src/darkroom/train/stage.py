@@ -252,8 +252,20 @@ def _sampler(draw_samples: DrawSamples, make: Callable[[Denoiser], Any]) -> OnSa
 
     def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
         assert isinstance(average, Denoiser)
+        device = next(average.parameters()).device
         if not made or has_lora(average.network):
-            made[:] = [moved(make(average), next(average.parameters()).device)]
-        return draw_samples(made[0], step)
+            made[:] = [make(average)]
+        try:
+            return draw_samples(moved(made[0], device), step)
+        finally:
+            _to_cpu(made[0], average)
 
     return on_sample
+
+
+def _to_cpu(pipeline: Any, average: nn.Module) -> None:
+    """What drawing alone needs, as encoders and VAE, makes room on the GPU until the next picture."""
+    trained = set(average.modules())
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module) and part not in trained:
+            moved(part, torch.device("cpu"))
