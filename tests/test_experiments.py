@@ -83,3 +83,18 @@ def test_the_page_of_dreambooth_tells_which_marks_its_table_meets() -> None:
     changes = [[float(CHANGE.fullmatch(cell)[2]) for cell in cells[3:]] for cells in rows]
     rise, of_class = changes[0][0], changes[1]
     assert rise >= 0.1 and abs(of_class[0]) < 0.03 and of_class[1] < -0.05
+
+
+def test_phases_begin_where_the_one_before_ended_and_not_in_noise(tmp_path: Path) -> None:
+    output = run("phases", tmp_path, num_first_steps=40, num_steps=10, num_scenes=32)
+    table = (tmp_path / "phases.md").read_text()
+    assert table in output
+    page = (DOCS / "experiments" / "phases.md").read_text()
+    header = "| Training | Size | First 10 steps' loss | Last 10 steps' loss |"
+    drawn, documented = rows_after(table + "\n\n", header), rows_after(page, header)
+    assert [cells[:2] for cells in drawn] == [cells[:2] for cells in documented] and len(drawn) == 3
+    for rows in (drawn, documented):
+        (_, ended), (begun, _), (noise, _) = ([float(cell) for cell in cells[2:]] for cells in rows)
+        assert abs(begun - ended) < abs(begun - noise)
+    with Image.open(tmp_path / "phases.png") as curves:
+        assert curves.size == (792, 440)
