@@ -11,13 +11,14 @@ from test_components import CONTEXT, write_clip, write_vae
 
 from darkroom.bucket import bucket_part
 from darkroom.cache import cache_null, cache_part, expected_fingerprint
+from darkroom.cache.encode import caption_states
 from darkroom.cache.pictures import decode_picture
 from darkroom.config.components import Component
 from darkroom.config.run import Bucket, Cache
 from darkroom.models.components import encode_latents, load_vae
 from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store import read_table, sample_uid, write_table, write_tar
-from darkroom.store.latents import LatentShard
+from darkroom.store.latents import LatentShard, ShardWriter, write_shard, written_shard
 
 BUCKETS = Bucket(resolution_px=32, step_px=8, min_side_px=16, max_side_px=64)
 SETTINGS = Cache(vae="v", text_encoder="t", max_text_tokens=CONTEXT, batch_size=4, dtype="float32")
@@ -129,6 +130,45 @@ def test_the_same_part_has_the_same_bytes(part, components, tmp_path):
     make(folder, components, out="again")
     for ending in ("safetensors", "parquet"):
         assert (folder / f"again.{ending}").read_bytes() == (folder / f"cache.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_shard_that_is_written_in_pieces_has_the_bytes_of_one_written_whole(part, components, dtype):
+    folder, _ = part
+    make(folder, components, SETTINGS.model_copy(update={"dtype": dtype}), out="pieces")
+    pieces = LatentShard(folder / "pieces.safetensors", folder / "pieces.parquet")
+    write_shard(folder / "whole.safetensors", pieces.tensors, pieces.fingerprint)
+    assert (folder / "pieces.safetensors").read_bytes() == (folder / "whole.safetensors").read_bytes()
+
+
+def test_no_more_than_a_batch_is_encoded_before_it_is_written(part, components, monkeypatch):
+    folder, _ = part
+    waiting, most = [], []
+
+    def encode(encoder, captions, *options):
+        waiting.append(len(captions))
+        return caption_states(encoder, captions, *options)
+
+    def write(self, name, first, rows):
+        most.append(sum(waiting))
+        waiting.clear()
+        return written(self, name, first, rows)
+
+    written = ShardWriter.write
+    monkeypatch.setattr("darkroom.cache.stage.caption_states", encode)
+    monkeypatch.setattr(ShardWriter, "write", write)
+    make(folder, components, SETTINGS.model_copy(update={"batch_size": 2}), out="small")
+    assert max(most) == 2 and sum(most) == 5
+
+
+def test_a_shard_that_lacks_a_row_is_not_left_behind(tmp_path):
+    path = tmp_path / "shard.safetensors"
+    with (
+        pytest.raises(AssertionError),
+        written_shard(path, {"text/long": (3, 2)}, torch.float32, {}) as shard,
+    ):
+        shard.write("text/long", 0, torch.ones(2, 2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_null_is_the_empty_caption(components, tmp_path):

@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 import torch
 
+from darkroom.cache.captions import count_part, first_places, unique_captions
 from darkroom.cache.fingerprint import CAPTION_COLUMNS, expected_fingerprint, read_part
 from darkroom.config.components import Component
 from darkroom.config.run import Cache
 from darkroom.models.text import count_tokens
 from darkroom.models.text_encoders import load_text_tokenizer
 from darkroom.store import write_table
-from darkroom.store.latents import CAPTION_KINDS, ONLINE_COLUMNS, latents_name, table_digest, write_shard
+from darkroom.store.latents import CAPTION_KINDS, ONLINE_COLUMNS, table_digest, write_shard
 
 
 def cache_index(
@@ -38,9 +39,7 @@ def cache_index(
     tensors, spans = {}, []
     for kind, name in zip(CAPTION_KINDS, CAPTION_COLUMNS, strict=True):
         column = [text.encode() for text in pictures[name].to_list()]
-        starts, total = {}, 0
-        for text in dict.fromkeys(column):
-            starts[text], total = total, total + len(text)
+        starts, _ = first_places(column, {text: len(text) for text in column})
         joined = np.frombuffer(b"".join(starts), np.uint8).copy()
         tensors[f"caption/{kind}"] = torch.from_numpy(joined)
         spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
@@ -51,23 +50,8 @@ def cache_index(
     )
     write_shard(out_tensors, tensors, {**expected, "table": table_digest(index)})
     write_table(out_table, index)
-    return counts(pictures, settings, text_encoders)
-
-
-def counts(pictures: pl.DataFrame, settings: Cache, text_encoders: Sequence[Component]) -> dict[str, Any]:
-    """What a part holds, from the rows of `read_part`; see `cache_part`."""
-    uses = [text for name in CAPTION_COLUMNS for text in pictures[name].to_list()]
-    unique, cut = sorted(set(uses)), set()
+    unique, cut = unique_captions(pictures), set()
     for use, component in zip(settings.encoders, text_encoders, strict=True):
         found = count_tokens(load_text_tokenizer(component), unique, use)
         cut |= {text for text, (_, num_cut) in zip(unique, found, strict=True) if num_cut}
-    shapes = pictures.group_by("bucket_width", "bucket_height").len().iter_rows()
-    by_bucket = {latents_name(width, height).removeprefix("latents/"): num for width, height, num in shapes}
-    return {
-        "pictures": pictures.height,
-        "buckets": dict(sorted(by_bucket.items())),
-        "captions": len(uses),
-        "captions_unique": len(unique),
-        "captions_cut": sum(text in cut for text in uses),
-        "captions_empty": sum(not text.strip() for text in uses),
-    }
+    return count_part(pictures, cut)

@@ -1,5 +1,6 @@
 """The cache stage: one shard of latents and text embeddings for each part, and one for the empty caption."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from darkroom.cache.captions import CaptionPlaces, caption_places, count_part, unique_captions
 from darkroom.cache.encode import ComputeDtype, autocast, caption_states, picture_latents, stored
 from darkroom.cache.fingerprint import (
     CAPTION_COLUMNS,
@@ -20,18 +22,20 @@ from darkroom.cache.fingerprint import (
 )
 from darkroom.cache.pictures import picture_batches
 from darkroom.config.components import Component
-from darkroom.config.run import Cache, TextEncoderUse
-from darkroom.models.components import load_vae, moved
+from darkroom.config.run import Cache
+from darkroom.models.components import latent_shape, load_vae, moved
 from darkroom.models.text import TextEncoder
 from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store import write_table
 from darkroom.store.latents import (
     CAPTION_KINDS,
+    ShardWriter,
     latents_name,
     of_encoder,
     table_columns,
     table_digest,
     write_shard,
+    written_shard,
 )
 
 
@@ -54,7 +58,7 @@ def cache_part(
     `table` and `tar` are the download part, `captions` the recaption part, `buckets` the bucket part;
     `store.latents` describes what is written. Weights are float32; `compute_dtype` bfloat16 runs the
     encoders under autocast. Equal captions are encoded and stored once. `text_encoders` are the components
-    of `settings.encoders`; one is in memory at a time.
+    of `settings.encoders`; one is in memory at a time, and so is one batch: the shard is written as it is made.
 
     Returns counts: pictures, pictures by bucket, captions (three a picture), captions_unique,
     captions_cut (by any encoder) and captions_empty.
@@ -64,22 +68,17 @@ def cache_part(
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pictures = read_part(table, captions, buckets)
-    precision = autocast(chosen, compute_dtype)
-    tensors, index = _latents(pictures, tar, settings, moved(load_vae(vae), chosen), precision)
-    texts: dict[str, torch.Tensor] = {}
-    spans: list[pl.Series] = []
-    cut: set[str] = set()
-    for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True)):
-        encoder = load_text_encoder(component)
-        moved(encoder.model, chosen)
-        of_this, its_spans, its_cut = _captions(pictures, settings, use, encoder, precision)
-        texts |= {of_encoder(name, place): tensor for name, tensor in of_this.items()}
-        spans += [column.alias(of_encoder(column.name, place)) for column in its_spans]
-        cut |= its_cut
-    columns = [pl.Series("index", index), *spans]
-    index_table = _index_table(
-        pictures, columns, table_columns(len(text_encoders), settings.size_conditioning)
-    )
+    unique, precision = unique_captions(pictures), autocast(chosen, compute_dtype)
+    encoder_of_pictures = moved(load_vae(vae), chosen)
+    # Loaded once more to encode: the header, which comes first, needs the sizes of what all of them make.
+    places = [
+        caption_places(pictures, unique, load_text_encoder(component), use, place)
+        for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True))
+    ]
+    in_bucket = pl.int_range(pl.len(), dtype=pl.Int64).over("bucket_width", "bucket_height")
+    columns = [pictures.select(in_bucket.alias("index"))["index"], *(s for p in places for s in p.spans)]
+    names = table_columns(len(text_encoders), settings.size_conditioning)
+    index_table = _index_table(pictures, columns, names)
     found = {
         **picture_fields(vae),
         **text_fields(settings, text_encoders),
@@ -88,18 +87,17 @@ def cache_part(
         **part_fields(pictures),
         "table": table_digest(index_table),
     }
-    write_shard(out_tensors, {**tensors, **texts}, found)
+    shapes = _latent_shapes(pictures, encoder_of_pictures)
+    shapes |= {name: shape for of_this in places for name, shape in of_this.shapes.items()}
+    with written_shard(out_tensors, shapes, getattr(torch, settings.dtype), found) as shard:
+        _write_latents(shard, pictures, tar, settings, encoder_of_pictures, precision)
+        del encoder_of_pictures
+        for place, component in enumerate(text_encoders):
+            encoder = load_text_encoder(component)
+            moved(encoder.model, chosen)
+            _write_captions(shard, pictures, unique, places[place], place, settings, encoder, precision)
     write_table(out_table, index_table)
-    by_bucket = {name.removeprefix("latents/"): len(t) for name, t in sorted(tensors.items())}
-    uses = [text for name in CAPTION_COLUMNS for text in pictures[name].to_list()]
-    return {
-        "pictures": pictures.height,
-        "buckets": by_bucket,
-        "captions": len(uses),
-        "captions_unique": len(set(uses)),
-        "captions_cut": sum(text in cut for text in uses),
-        "captions_empty": sum(not text.strip() for text in uses),
-    }
+    return count_part(pictures, {text for of_this in places for text in of_this.cut})
 
 
 def _index_table(pictures: pl.DataFrame, columns: Sequence[pl.Series], names: Sequence[str]) -> pl.DataFrame:
@@ -139,60 +137,52 @@ def cache_null(
     return {"captions": 1}
 
 
-def _latents(
+def _latent_shapes(pictures: pl.DataFrame, vae: Any) -> dict[str, tuple[int, ...]]:
+    """(N, C, h, w) of every bucket's latents, by the tensor's name."""
+    counts = pictures.group_by("bucket_width", "bucket_height").len().iter_rows()
+    return {latents_name(w, h): (number, *latent_shape(vae, w, h)) for w, h, number in counts}
+
+
+def _write_latents(
+    shard: ShardWriter,
     pictures: pl.DataFrame,
     tar: str | Path,
     settings: Cache,
     vae: Any,
     precision: AbstractContextManager[Any],
-) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """The latents of every bucket (N, C, H, W), and the place of each picture in its bucket's."""
-    found: dict[tuple[int, int], list[torch.Tensor]] = {}
-    index = [0] * pictures.height
-    filled: dict[tuple[int, int], int] = {}
+) -> None:
+    """Encode the pictures in batches, each bucket's in the order of the table."""
+    written: Counter[tuple[int, int]] = Counter()
     for batch in picture_batches(pictures, tar, settings.batch_size):
         with precision:
             latents = picture_latents(vae, batch.pixels, pictures["uid"][batch.rows].to_list(), settings)
-        found.setdefault(batch.bucket, []).append(latents)
-        first = filled.get(batch.bucket, 0)
-        for place, number in enumerate(batch.rows, start=first):
-            index[number] = place
-        filled[batch.bucket] = first + len(batch.rows)
-    return {latents_name(*bucket): torch.cat(parts) for bucket, parts in found.items()}, index
+        shard.write(latents_name(*batch.bucket), written[batch.bucket], latents)
+        written[batch.bucket] += len(latents)
 
 
-def _captions(
+def _write_captions(
+    shard: ShardWriter,
     pictures: pl.DataFrame,
+    unique: list[str],
+    places: CaptionPlaces,
+    place: int,
     settings: Cache,
-    use: TextEncoderUse,
     encoder: TextEncoder,
     precision: AbstractContextManager[Any],
-) -> tuple[dict[str, torch.Tensor], list[pl.Series], set[str]]:
-    """Text and pooled embeddings of every kind, each picture's spans in them, and captions that were cut."""
-    columns = {name: pictures[name].to_list() for name in CAPTION_COLUMNS}
-    unique = sorted({text for column in columns.values() for text in column})
+) -> None:
+    """Encode the captions in batches with the encoder at `place` of the list."""
 
     def uid_of(text: str) -> str:
         return pictures.filter(pl.any_horizontal(pl.col(CAPTION_COLUMNS) == text))["uid"][0]
 
-    with precision:
-        encoded = caption_states(encoder, unique, use, settings, uid_of)
-    known = dict(zip(unique, encoded, strict=True))
-    tensors: dict[str, torch.Tensor] = {}
-    spans: list[pl.Series] = []
-    for kind, column in zip(CAPTION_KINDS, columns.values(), strict=True):
-        dtype = getattr(torch, settings.dtype)
-        hidden, starts, total = [torch.zeros(0, encoder.text_dim, dtype=dtype)], {}, 0
-        for text in dict.fromkeys(column):
-            starts[text] = total
-            hidden.append(known[text].hidden)
-            total += len(hidden[-1])
-        tensors[f"text/{kind}"] = torch.cat(hidden)
-        if use.pooled:
-            pooled = [known[text].pooled[None] for text in column]
-            pooled = [torch.zeros(0, encoder.pooled_dim, dtype=dtype), *pooled]
-            tensors[f"pooled/{kind}"] = torch.cat(pooled)
-        spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
-        lengths = [len(known[text].hidden) for text in column]
-        spans.append(pl.Series(f"{kind}_length", lengths, dtype=pl.Int64))
-    return tensors, spans, {text for text in unique if known[text].num_tokens_cut > 0}
+    use = settings.encoders[place]
+    for start in range(0, len(unique), settings.batch_size):
+        batch = unique[start : start + settings.batch_size]
+        with precision:
+            encoded = caption_states(encoder, batch, use, settings, uid_of)
+        for text, found in zip(batch, encoded, strict=True):
+            for kind in CAPTION_KINDS:
+                if text in places.starts[kind]:
+                    shard.write(of_encoder(f"text/{kind}", place), places.starts[kind][text], found.hidden)
+                for row in places.rows[kind].get(text, ()):
+                    shard.write(of_encoder(f"pooled/{kind}", place), row, found.pooled[None])

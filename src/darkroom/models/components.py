@@ -111,6 +111,12 @@ def load_vae(component: Component, dtype: torch.dtype = torch.float32) -> "Autoe
     return vae.eval().requires_grad_(False)
 
 
+def latent_shape(vae: "AutoencoderKL", width: int, height: int) -> tuple[int, int, int]:
+    """(C, h, w) of the latents of a picture of width x height pixels: every level but the last halves it."""
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return (vae.config["latent_channels"], height // factor, width // factor)
+
+
 @torch.no_grad()
 def encode_latents(vae: "AutoencoderKL", images: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) in [-1, 1] -> float32 latents (mean - shift_factor) * scaling_factor.

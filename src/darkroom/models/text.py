@@ -4,6 +4,7 @@ Any text encoder that transformers loads. The mathematics is `darkroom.sample.pi
 file that exported models carry, so training and drawing cannot disagree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from darkroom.config.run import TextEncoderUse
 from darkroom.sample.pipeline import EncodedCaption, encode_captions, pad_text
 
 __all__ = ["EncodedCaption", "TextEncoder", "count_tokens", "pad_text", "transformers_text_state"]
+
+COUNTED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class TextEncoder:
         return self.encode([""], max_tokens, batch_size=1)[0]
 
 
-def count_tokens(tokenizer: Any, captions: list[str], use: TextEncoderUse) -> list[tuple[int, int]]:
+def count_tokens(tokenizer: Any, captions: Sequence[str], use: TextEncoderUse) -> list[tuple[int, int]]:
     """(tokens that `TextEncoder.read` keeps, tokens that it cuts) of each caption, without encoding it."""
-    rows = tokenizer(captions, truncation=False, verbose=False)["input_ids"] if captions else []
-    counts = [(min(max(1, len(row)), use.max_tokens), max(0, len(row) - use.max_tokens)) for row in rows]
-    return [(use.max_tokens if use.padded else kept, cut) for kept, cut in counts]
+    counts = []
+    for start in range(0, len(captions), COUNTED_AT_ONCE):
+        some = list(captions[start : start + COUNTED_AT_ONCE])
+        for row in tokenizer(some, truncation=False, verbose=False)["input_ids"]:
+            kept = use.max_tokens if use.padded else min(max(1, len(row)), use.max_tokens)
+            counts.append((kept, max(0, len(row) - use.max_tokens)))
+    return counts
 
 
 def transformers_text_state(openai_state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,9 +23,11 @@ shard of the empty caption has text/null (T, D) and pooled/null (1, P) and no ta
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import torch
@@ -45,6 +47,7 @@ ONLINE_COLUMNS = (
     *(f"{kind}_{what}" for kind in CAPTION_KINDS for what in ("offset", "length")),
 )
 _METADATA_KEY = "darkroom"
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def latents_name(width: int, height: int) -> str:
@@ -80,10 +83,72 @@ def write_shard(
     path: str | Path, tensors: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any]
 ) -> None:
     """Write a shard atomically; the same tensors and fingerprint give the same bytes."""
-    # One metadata entry only: safetensors writes several in no fixed order.
-    text = json.dumps(dict(fingerprint), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    metadata = {_METADATA_KEY: _fingerprint_text(fingerprint)}
     with replacing(path) as beside:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, beside, {_METADATA_KEY: text})
+        save_file({name: t.contiguous() for name, t in tensors.items()}, beside, metadata)
+
+
+def _fingerprint_text(fingerprint: Mapping[str, Any]) -> str:
+    # One metadata entry only: safetensors writes several in no fixed order.
+    return json.dumps(dict(fingerprint), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class ShardWriter:
+    """A shard that is written in pieces, each to its place; made by `written_shard`."""
+
+    def __init__(
+        self, file: BinaryIO, places: Mapping[str, tuple[int, int, int]], dtype: torch.dtype
+    ) -> None:
+        """`places`: of each tensor the byte where it begins, the bytes of a row, and its rows."""
+        self._file, self._places, self._dtype = file, places, dtype
+        self._missing = {name: num_rows for name, (_, _, num_rows) in places.items()}
+
+    def write(self, name: str, first: int, rows: torch.Tensor) -> None:
+        """Rows `first` and following of a tensor (n, ...), each once."""
+        begin, row_bytes, _ = self._places[name]
+        content = rows.contiguous().view(-1).view(torch.uint8).numpy()
+        assert rows.dtype == self._dtype and len(content) == len(rows) * row_bytes, name
+        self._file.seek(begin + first * row_bytes)
+        self._file.write(content.data)
+        self._missing[name] -= len(rows)
+
+    def check_whole(self) -> None:
+        """Every row of every tensor was written."""
+        assert not any(self._missing.values()), self._missing
+
+
+@contextmanager
+def written_shard(
+    path: str | Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    fingerprint: Mapping[str, Any],
+) -> Iterator[ShardWriter]:
+    """The bytes that `write_shard` would write, for tensors of known shapes that are never all in memory.
+
+    The format (github.com/huggingface/safetensors): 8 bytes with the header's length, the header in JSON padded
+    with spaces to 8 bytes, and the tensors one after another, sorted by name where all have one dtype.
+    """
+    header: dict[str, Any] = {"__metadata__": {_METADATA_KEY: _fingerprint_text(fingerprint)}}
+    rows, end = {}, 0
+    for name in sorted(shapes):
+        num_rows, *rest = shapes[name]
+        row_bytes = math.prod(rest) * dtype.itemsize
+        rows[name] = (end, row_bytes, num_rows)
+        offsets = [end, end + num_rows * row_bytes]
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shapes[name]), "data_offsets": offsets}
+        end = offsets[1]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+    places = {name: (begin + first, row_bytes, num) for name, (first, row_bytes, num) in rows.items()}
+    with replacing(path) as beside:
+        with open(beside, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(begin + end)
+            writer = ShardWriter(file, places, dtype)
+            yield writer
+        writer.check_whole()
 
 
 class LatentShard:

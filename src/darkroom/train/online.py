@@ -16,7 +16,7 @@ import torch
 
 from darkroom.cache.encode import caption_states, picture_latents
 from darkroom.cache.pictures import decode_picture
-from darkroom.models.components import load_vae, moved
+from darkroom.models.components import latent_shape, load_vae, moved
 from darkroom.models.conditioning import Conditioning
 from darkroom.models.parts import Parts
 from darkroom.models.text import EncodedCaption, pad_text
@@ -97,9 +97,7 @@ class OnlineEncoder:
 
     def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
         """(C, H, W) of a bucket's latents."""
-        width, height = bucket
-        factor = 2 ** (len(self._vae.config["block_out_channels"]) - 1)
-        return (self._vae.config["latent_channels"], height // factor, width // factor)
+        return latent_shape(self._vae, *bucket)
 
     def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
         """Encode pictures `places` (B,) of a bucket with captions as `LatentCache.gather` takes them.
