@@ -98,6 +98,8 @@ COMMANDS = {
     "table_of_its_page_and_step_0_is_the_base_model",
     "python experiments/dreambooth.py --out FOLDER": "test_experiments.py::test_dreambooth_learns_from_the_"
     "class_pictures_that_darkroom_sample_drew",
+    "python experiments/brightness.py --out FOLDER": "test_experiments.py::test_brightness_counts_the_shades_"
+    "that_one_caption_was_told_of",
     "python experiments/phases.py --out FOLDER": "test_experiments.py::test_phases_begin_where_the_one_before_"
     "ended_and_not_in_noise",
     "darkroom demo serve": f"{HERE}the_demo_world_can_be_looked_at",

@@ -98,3 +98,20 @@ def test_phases_begin_where_the_one_before_ended_and_not_in_noise(tmp_path: Path
         assert abs(begun - ended) < abs(begun - noise)
     with Image.open(tmp_path / "phases.png") as curves:
         assert curves.size == (792, 440)
+
+
+def test_brightness_counts_the_shades_that_one_caption_was_told_of(tmp_path: Path) -> None:
+    output = run("brightness", tmp_path, num_steps=2, num_train=9, num_pictures=4)
+    table = (tmp_path / "brightness.md").read_text()
+    assert table in output
+    page = (DOCS / "experiments" / "brightness.md").read_text()
+    header = "| Pictures | Number | black | grey | white | none of them | Mean brightness | 95 % interval |"
+    drawn, documented = rows_after(table + "\n\n", header), rows_after(page, header)
+    assert [cells[0] for cells in drawn] == [cells[0] for cells in documented] and len(drawn) == 3
+    for cells in [*drawn, *documented]:
+        assert sum(float(share) for share in cells[2:6]) == pytest.approx(1, abs=0.02)
+        low, high = (float(end) for end in cells[7].split(" to "))
+        assert low <= float(cells[6]) <= high
+    assert drawn[0][2:6] == ["0.33", "0.33", "0.33", "0.00"]
+    with Image.open(tmp_path / "brightness.png") as sheet:
+        assert sheet.width == 8 * (80 + 6) + 6 and sheet.height > 3 * 80
