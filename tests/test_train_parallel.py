@@ -9,18 +9,22 @@ import torch
 from pydantic import ValidationError
 from ranks import start_ranks
 from safetensors.torch import load_file, save_file
-from test_train_data import write_cache
-from test_train_loop import MODEL, PARTS, SETTINGS
+from test_train_data import FINGERPRINT, write_cache
+from test_train_loop import MODEL, PARTS, SETTINGS, make_models
 from test_train_stage import SETTINGS as STAGE
 from test_train_stage import read_cached, write_cached
 from test_train_stage import run as run_stage
-from train_ranks import NUM_STEPS, take_seen, train_on, whole
+from train_ranks import NUM_STEPS, ON_RANKS, on_ranks, take_seen, train_on, whole
 
 from darkroom.config.run import Train
 from darkroom.sample.export import load_pipeline
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint, run_key
+from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks
+from darkroom.train.loader import Loader
 from darkroom.train.parallel import Placed
+from darkroom.train.plan import BatchPlan
+from darkroom.train.step import Stepper, make_optimizers
 
 # Some steps are clipped.
 CLIPPED = {"plain": False, "max_grad_norm": 0.3}
@@ -104,6 +108,31 @@ def test_checkpoints_go_from_shards_to_one_rank_to_ddp_and_back_and_ranks_write_
     assert [path.name for path in files] == ["state-00000.safetensors", "state-00001.safetensors"]
     sizes = [path.stat().st_size for path in files]
     assert 0.8 < sizes[1] / sizes[0] < 1.0  # the first keeps the history too
+
+
+def count_exchanges(rank, num, cache_folder):
+    shards = [(p, p.with_suffix(".parquet")) for p in sorted(cache_folder.glob("part-*.safetensors"))]
+    cache = LatentCache(shards, cache_folder / "null.safetensors", FINGERPRINT)
+    counts = {}
+    for parallelism, of_gradients in (("ddp", "c10d::allreduce_"), ("fsdp", "c10d::_reduce_scatter_base_")):
+        for size in (3, 1):
+            settings = ON_RANKS.model_copy(update={"parallelism": parallelism, "microbatch_size": size})
+            model, average = make_models(cache)
+            placed = Placed(model, average, settings, Ranks(rank, num, rank))
+            optimizers = make_optimizers(model, settings)
+            stepper = Stepper(placed.shared(), optimizers, placed.average, settings, num)
+            loader = Loader(cache, BatchPlan(0, 6, cache.uids), settings, 0, 0, rank, num)
+            stepper.step(loader.make(0))
+            with torch.profiler.profile() as profile:
+                stepper.step(loader.make(1))
+            calls = {event.key: event.count for event in profile.key_averages()}
+            counts[parallelism, size] = calls.get(of_gradients, 0)
+    assert counts["ddp", 1] == counts["ddp", 3] > 0, counts
+    assert counts["fsdp", 1] == counts["fsdp", 3] > 0, counts
+
+
+def test_ranks_exchange_gradients_once_a_step_however_many_microbatches_it_has(cache_folder):
+    assert on_ranks(2, count_exchanges, cache_folder) == [0, 0]
 
 
 def test_how_the_model_lies_over_the_ranks_makes_no_other_run():

@@ -7,11 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as distributed_checkpoint
-from ranks import free_port
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from train_ranks import CONTEXT, start_server
+from train_ranks import on_ranks
 
 from darkroom.train import checkpoint
 from darkroom.train.checkpoint import Writer, checkpoint_folder, newest_checkpoint, read_checkpoint
@@ -40,30 +39,6 @@ def in_shards(tensors, mesh):
         name: distribute_tensor(t, mesh, layout) if name.endswith(("/a", "/few")) and t.ndim else t
         for name, t in tensors.items()
     }
-
-
-def on_ranks(num, target, *arguments):
-    """Exit codes of `target(rank, num, *arguments)` on each of `num` ranks, joined by gloo."""
-    start_server()
-    port = free_port()
-    ranks = [CONTEXT.Process(target=_joined, args=(target, r, num, port, arguments)) for r in range(num)]
-    for rank in ranks:
-        rank.start()
-    try:
-        for rank in ranks:
-            rank.join(120)
-        return [rank.exitcode for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-
-
-def _joined(target, rank, num, port, arguments):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=num)
-    target(rank, num, *arguments)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def write_and_read(rank, num, mesh_shape, run_dir):

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from ranks import environment, free_port
 from test_train_data import FINGERPRINT
 from test_train_loop import SETTINGS, make_models
@@ -56,6 +57,30 @@ def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain, options):
         on_sample = lambda *_: time.sleep(seconds_a_step)  # noqa: E731
         settings = ON_RANKS.model_copy(update=options)
         fit(cache, *make_models(cache, plain), settings, 0, run_dir, ranks, print, on_sample)
+
+
+def on_ranks(num, target, *arguments):
+    """Exit codes of `target(rank, num, *arguments)` on each of `num` ranks, joined by gloo."""
+    start_server()
+    port = free_port()
+    ranks = [CONTEXT.Process(target=_joined, args=(target, r, num, port, arguments)) for r in range(num)]
+    for rank in ranks:
+        rank.start()
+    try:
+        for rank in ranks:
+            rank.join(120)
+        return [rank.exitcode for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def _joined(target, rank, num, port, arguments):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=num)
+    target(rank, num, *arguments)
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def last_step(run_dir):
