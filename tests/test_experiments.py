@@ -86,7 +86,7 @@ def test_the_page_of_dreambooth_tells_which_marks_its_table_meets() -> None:
 
 
 def test_phases_begin_where_the_one_before_ended_and_not_in_noise(tmp_path: Path) -> None:
-    output = run("phases", tmp_path, num_first_steps=40, num_steps=10, num_scenes=32)
+    output = run("phases", tmp_path, num_first_steps=25, num_steps=10, num_scenes=32)
     table = (tmp_path / "phases.md").read_text()
     assert table in output
     page = (DOCS / "experiments" / "phases.md").read_text()
