@@ -112,8 +112,8 @@ def class_tables():
     return expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS) if wanted else []
 
 
-def train_settings(wildcards, resources):
-    """The training's settings, or an error where they ask for a package or a GPU that is not here.
+def refuse_what_is_not_here(resources):
+    """Refuse a training that asks for a package or a GPU that is not here.
 
     Where a profile names GPUs, the GPU is another machine's, and the training refuses itself.
     """
@@ -129,7 +129,6 @@ def train_settings(wildcards, resources):
             check_attention(PROJECT.run.model.attention, find_device(Ranks()).type)
     except ValueError as error:
         raise WorkflowError(f"config/runs/{PROJECT.name}.yaml: {error}") from None
-    return json.dumps(stage_settings(PROJECT, "train"))
 
 
 def online_download():
@@ -148,6 +147,7 @@ def launch(wildcards, resources, threads):
 
     The allocation's own numbers do not reach a rule's shell, so srun gets all of them again.
     """
+    refuse_what_is_not_here(resources)
     if not resources.get("mpi"):
         return ""
     nodes, per_node = resources.get("nodes", 1), resources.get("tasks_per_node")

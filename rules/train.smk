@@ -27,7 +27,8 @@ rule train:
     threads: PROJECT.run.train.num_threads or 2
     params:
         launch=launch,
-        settings=train_settings,
+        # No function of the resources: Snakemake would not see it change.
+        settings=json.dumps(stage_settings(PROJECT, "train")),
         run_dir=f"checkpoints/{PROJECT.name}",
         more=lambda wildcards, input: " ".join(
             f"--{name} {files}"
