@@ -146,7 +146,9 @@ def main() -> None:
     asked = [color for color in COLORS for _ in range(num)]
     prompts = [caption(color, rng) for color in asked]
     seeds = [picture_seed(SEED, 0, k) for k in range(len(prompts))]
-    rows, shown, captions = [], [], []
+    rows: list[str] = []
+    shown: list[np.ndarray] = []
+    captions: list[str] = []
     for name, (max_tokens, section) in CASES.items():
         print(name, flush=True)
         encoders = text_encoders(max_tokens)
