@@ -119,7 +119,11 @@ def read_source(source: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
     folders = folders_of(source)
     rows = sorted((url.startswith(f"{SCHEME}{CLASS}/"), url, text) for url, text in list_folders(source).rows)
     pictures = [np.asarray(Image.open(path_of(url, folders)[1]).convert("RGB")) for _, url, _ in rows]
-    return np.stack(pictures), [text or "" for _, _, text in rows], np.array([is_class for is_class, _, _ in rows])
+    return (
+        np.stack(pictures),
+        [text or "" for _, _, text in rows],
+        np.array([is_class for is_class, _, _ in rows]),
+    )
 
 
 def is_right(picture: np.ndarray, shape: str, color: str | None = None) -> bool:
