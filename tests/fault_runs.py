@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 import yaml
 from cluster import Cluster
+from cluster.machine import kill, processes_with
 
 from darkroom.config.load import merge
 
@@ -176,8 +177,9 @@ class FaultRun:
         self.cluster.run("scancel", "--signal=STOP", job)
 
     def resume(self, job: str) -> None:
-        """Let a paused training go on; one that SIGTERM has woken may have saved and ended by now."""
-        self.cluster.run("scancel", "--signal=CONT", job, check=False)
+        """Let a paused training go on, though its job may be ending by now."""
+        for pid in processes_with({"SLURM_JOB_ID": job, "SLURM_CLUSTER_NAME": self.cluster.name}):
+            kill(pid, signal.SIGCONT)
 
     def restart_at_once(self, job: str) -> None:
         """Lift the two minutes for which the scheduler holds back a requeued job."""

@@ -179,8 +179,8 @@ def test_without_a_database_a_driver_that_asks_it_still_ends(slurm_cluster: Clus
 def test_a_driver_may_itself_be_a_job(slurm_cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "go").touch()
-    snakemake = Path(sys.executable).parent / "snakemake"
-    words = [str(snakemake), *OPTIONS, "squeue", "--config", f"go={tmp_path / 'go'}"]
+    alone = ["env", "-u", "SNAKEMAKE_PROFILE", str(Path(sys.executable).parent / "snakemake")]
+    words = [*alone, *OPTIONS, "squeue", "--config", f"go={tmp_path / 'go'}"]
     slurm_cluster.run(
         *("sbatch", "--wait", "--mem=1000", f"--chdir={tmp_path}", f"--output={tmp_path}/driver.log"),
         *("--wrap", shlex.join(words)),

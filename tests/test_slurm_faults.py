@@ -230,7 +230,8 @@ class Lab:
         prolog.chmod(0o755)
         if held_job in faults:
             broken.touch()
-        settings = Settings(enforce_memory=True, node_timeout_s=5, kill_wait_s=30, extra=f"Prolog={prolog}")
+        # A busy machine's nodes may be slow to answer a controller that has come back.
+        settings = Settings(enforce_memory=True, node_timeout_s=20, kill_wait_s=30, extra=f"Prolog={prolog}")
         resources = {"slurm_partition": "gpu-low"}
         if out_of_memory in faults:
             resources["mem_mb"] = "attempt ** 3 * 400"
