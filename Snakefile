@@ -1,33 +1,54 @@
 # From a list of URLs to an evaluated text-to-image model. `snakemake` makes the run that config/config.yaml names;
-# `snakemake STAGE` makes one stage of it and what that needs; `--config run=NAME` picks another run.
+# `snakemake STAGE` makes one stage of it and what that needs; `--config run=NAME` picks another run, and
+# `--config run=NAME,NAME` several.
 from snakemake.utils import min_version
 
 min_version("9.20")
 
 
-configfile: "config/config.yaml"
+include: "rules/environment.smk"
+include: "rules/pinned.smk"
 
 
-wildcard_constraints:
-    part=r"part-\d{5}",
+configfile: f"{CONFIG}/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/components.smk"
+include: "rules/launch.smk"
+include: "rules/pictures.smk"
+include: "rules/settled.smk"
+include: "rules/criteria.smk"
+
+
+wildcard_constraints:
+    run=NAME,
+    dataset=NAME,
+    cache="[0-9a-f]+",
+    part=r"part-(r\d\d+-)?\d{5}\d*",
+    scorer=r"[a-z]\w*",
+    model="trained|untrained",
+    chunk=r"chunk-\d+",
+
+
 include: "rules/download.smk"
+include: "rules/score.smk"
 include: "rules/filter.smk"
 include: "rules/recaption.smk"
 include: "rules/bucket.smk"
 include: "rules/cache.smk"
 include: "rules/train.smk"
+include: "rules/draw.smk"
+include: "rules/measure.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
-include: "rules/phases.smk"
+include: "rules/stages.smk"
 
 
 rule all:
     default_target: True
     input:
-        f"{RUN}/report/manifest.json",
+        manifests("report"),
     localrule: True
 
 
@@ -37,4 +58,5 @@ onstart:
 
 # What Snakemake made, DVC records; inside `dvc repro` DVC does that itself.
 onsuccess:
+    note_what_is_made()
     record_in_dvc()

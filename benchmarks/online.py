@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from darkroom.cache import cache_index, expected_fingerprint
+from darkroom.cache.fingerprint import PartTables, expected_fingerprint
+from darkroom.cache.online import cache_index
 from darkroom.config import load_project
-from darkroom.models.parts import Parts
+from darkroom.models.training_components import TrainingComponents
 from darkroom.train.data import LatentCache
-from darkroom.train.loader import Loader, TrainBatch
+from darkroom.train.loader import BatchMaker, TrainBatch
 from darkroom.train.online import OnlineEncoder
 from darkroom.train.plan import BatchPlan
 
@@ -28,9 +29,12 @@ Source = LatentCache | OnlineEncoder
 def sources(name: str, folder: Path) -> tuple[LatentCache, OnlineEncoder, dict[str, int]]:
     """Both forms of a run's samples, and the bytes of their shards; the index is made in `folder`."""
     project = load_project(name)
-    run, parts = project.run, Parts.named(project.run.cache, project.run.model, project.components)
-    dataset = Path("results/datasets") / run.dataset
-    owner = Path("results/runs") / project.cache_owner
+    run, parts = (
+        project.run,
+        TrainingComponents.from_config(project.run.cache, project.run.model, project.components),
+    )
+    dataset = Path("results/datasets") / project.dataset_name
+    owner = Path("results/caches") / project.cache
     tables = sorted((owner / "bucket").glob("part-*.parquet"))
     if not tables or not (owner / "cache/null.safetensors").exists():
         sys.exit(f"{owner}: no buckets and no cache; run `snakemake cache --config run={name}` first")
@@ -38,8 +42,10 @@ def sources(name: str, folder: Path) -> tuple[LatentCache, OnlineEncoder, dict[s
     used = run.cache.model_copy(update={"online": True})
     for buckets in tables:
         part = buckets.name
-        inputs = (dataset / "download" / part, dataset / "recaption" / part, buckets)
-        cache_index(*inputs, used, *encoders, folder / f"{buckets.stem}.safetensors", folder / part)
+        inputs = PartTables(dataset / "download" / part, dataset / "recaption" / part, buckets)
+        cache_index(
+            inputs, TrainingComponents(used, *encoders), folder / f"{buckets.stem}.safetensors", folder / part
+        )
     null, tars = owner / "cache/null.safetensors", [dataset / f"download/{t.stem}.tar" for t in tables]
     shards = [
         [(place / f"{t.stem}.safetensors", place / t.name) for t in tables]
@@ -49,7 +55,7 @@ def sources(name: str, folder: Path) -> tuple[LatentCache, OnlineEncoder, dict[s
     stored = LatentCache(shards[0], null, expected_fingerprint(run.cache, *encoders))
     online = OnlineEncoder(
         shards[1], tars, null, expected_fingerprint(used, *encoders),
-        Parts(used, *encoders), torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        TrainingComponents(used, *encoders), torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )  # fmt: skip
     return stored, online, {"cache": sizes[0], "online": sizes[1]}
 
@@ -57,12 +63,11 @@ def sources(name: str, folder: Path) -> tuple[LatentCache, OnlineEncoder, dict[s
 def timed(name: str, source: Source, num_batches: int) -> tuple[float, list[TrainBatch]]:
     """Milliseconds a picture, and the batches; the first one, which warms up, is not counted."""
     run = load_project(name).run
-    loader = Loader(
-        source, BatchPlan(run.seed, run.train.global_batch_size, source.uids), run.train, run.seed, 0
-    )
-    batches = [loader.make(0)]
+    plan = BatchPlan(run.seed, run.train.global_batch_size, source.uids)
+    maker = BatchMaker(source, plan, run.train, run.seed)
+    batches = [maker.make(0)]
     begin = time.perf_counter()
-    batches += [loader.make(step) for step in range(1, num_batches + 1)]
+    batches += [maker.make(step) for step in range(1, num_batches + 1)]
     seconds = time.perf_counter() - begin
     return 1000 * seconds / (num_batches * run.train.global_batch_size), batches
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from small import MemoryCache, demo_text_encoder, demo_vae, interval
+from small import MemoryCache, demo_text_encoder, demo_vae, draw, interval
 from zero_terminal_snr import OBJECTIVES, SEED, SHADES, SIDE_PX, TOLERANCE, USE, trained_pipeline
 
+from darkroom.components.vae import decode_latents
 from darkroom.config.run import Sampling
-from darkroom.models.components import decode_latents
-from darkroom.sample.draw import draw, picture_seed
 from darkroom.sample.grid import write_grid
+from darkroom.sample.seeds import picture_seed
 
 CAPTION = "a plain picture"
 SAMPLING = Sampling(num_inference_steps=25, guidance_scale=1.0, width_px=SIDE_PX, height_px=SIDE_PX)

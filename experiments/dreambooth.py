@@ -19,26 +19,29 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from small import COMPONENTS, MemoryCache, demo_text_encoder, demo_vae, interval, train
+from small import COMPONENTS, MemoryCache, demo_text_encoder, demo_vae, draw, interval, train
 
 from darkroom.cli import app
+from darkroom.components.base import Component
+from darkroom.components.clip import ClipScorer, load_clip
 from darkroom.config import load_project
-from darkroom.config.components import Component
 from darkroom.config.model import read_model
 from darkroom.config.run import Sampling, TextEncoderUse, Train
-from darkroom.demo.folder import single_scene
-from darkroom.demo.render import render
-from darkroom.demo.scenes import GROUNDS, SHAPES
-from darkroom.evaluate import detector, geneval
-from darkroom.folders import CLASS, SCHEME, folders_of, list_folders, path_of
-from darkroom.models.components import ClipScorer, load_clip
+from darkroom.formats.diffusers import export_pipeline
+from darkroom.metrics import rules
 from darkroom.models.denoiser import Denoiser
 from darkroom.models.families import build_denoiser
-from darkroom.sample.draw import draw, picture_seed
-from darkroom.sample.export import export_pipeline
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.grid import write_grid
 from darkroom.sample.schedulers import make_scheduler
+from darkroom.sample.seeds import picture_seed
+from darkroom.sources import dreambooth
+from darkroom.sources.base import CLASS_URLS
+from darkroom.sources.files import path_of
+from darkroom_demo import detector
+from darkroom_demo.folder import single_scene
+from darkroom_demo.render import render
+from darkroom_demo.scenes import GROUNDS, SHAPES
 
 ROOT = Path(__file__).parents[1]
 SIDE_PX, SEED, RECIPE = 64, 0, "dreambooth-sd14-tiny"
@@ -116,12 +119,12 @@ def draw_class(base: Any, prompt: str, num: int, folder: Path) -> Path:
 
 def read_source(source: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Pictures, captions and which are the class's of a `dreambooth` source; the subject's come first."""
-    folders = folders_of(source)
-    rows = sorted((url.startswith(f"{SCHEME}{CLASS}/"), url, text) for url, text in list_folders(source).rows)
+    folders, listing = dreambooth.FOLDERS.folders(source), dreambooth.FOLDERS.listing(source)
+    rows = sorted((row.url.startswith(CLASS_URLS), row.url, row.captions[0]) for row in listing.rows)
     pictures = [np.asarray(Image.open(path_of(url, folders)[1]).convert("RGB")) for _, url, _ in rows]
     return (
         np.stack(pictures),
-        [text or "" for _, _, text in rows],
+        [text for _, _, text in rows],
         np.array([is_class for is_class, _, _ in rows]),
     )
 
@@ -130,7 +133,7 @@ def is_right(picture: np.ndarray, shape: str, color: str | None = None) -> bool:
     """GenEval's verdict: one such shape, of that colour if one is asked for."""
     wanted = {"class": shape, "count": 1} | ({"color": color} if color else {})
     record = {"tag": "colors" if color else "single_object", "include": [wanted], "prompt": ""}
-    return geneval.judge(picture, detector.detect(picture), record, detector.classify_color).correct
+    return rules.judge(picture, detector.detect(picture), record, detector.classify_color).correct
 
 
 def measure(

@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.utils.logging import set_verbosity_error
-from small import MemoryCache, demo_text_encoder, demo_vae, train
+from small import MemoryCache, demo_text_encoder, demo_vae, draw, train
 from transformers import T5Config, T5EncoderModel, logging
 
+from darkroom.components.text import TextEncoder
 from darkroom.config.model import read_model
 from darkroom.config.run import Sampling, TextEncoderUse, Train
-from darkroom.demo.render import render
-from darkroom.demo.scenes import Scene, Thing
-from darkroom.evaluate import detector, geneval
+from darkroom.metrics import rules
 from darkroom.models.families import build_denoiser
-from darkroom.models.text import TextEncoder
-from darkroom.sample.draw import draw, picture_seed
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.grid import write_grid
 from darkroom.sample.schedulers import make_scheduler
+from darkroom.sample.seeds import picture_seed
+from darkroom_demo import detector
+from darkroom_demo.render import render
+from darkroom_demo.scenes import Scene, Thing
 
 SIDE_PX, SEED, BASE_TOKENS, LONG_TOKENS = 64, 0, 77, 96
 COLORS = ("red", "yellow", "green", "blue")
@@ -125,7 +126,7 @@ def step_0_is_the_same(cache: MemoryCache) -> bool:
 def is_right(picture: np.ndarray, color: str) -> bool:
     """GenEval's verdict: one circle of that colour."""
     record = {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": color}], "prompt": ""}
-    return geneval.judge(picture, detector.detect(picture), record, detector.classify_color).correct
+    return rules.judge(picture, detector.detect(picture), record, detector.classify_color).correct
 
 
 def main() -> None:

@@ -23,16 +23,16 @@ from small import MemoryCache, demo_text_encoder, demo_vae
 
 from darkroom.config.model import read_model
 from darkroom.config.run import TextEncoderUse, Train
-from darkroom.demo.captions import short_caption
-from darkroom.demo.render import render
-from darkroom.demo.scenes import sample_scene
 from darkroom.models.families import build_denoiser
 from darkroom.report.plots import running_mean
 from darkroom.store import replacing
 from darkroom.train.checkpoint import checkpoint_folder
-from darkroom.train.distributed import Ranks
-from darkroom.train.loop import fit
-from darkroom.train.phases import Initial
+from darkroom.train.phases import InitialCheckpoint
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
+from darkroom_demo.captions import short_caption
+from darkroom_demo.render import render
+from darkroom_demo.scenes import sample_scene
 
 SEED, SMALL_PX, LARGE_PX, NUM_AT_AN_END = 0, 64, 128, 10
 MODEL = {"family": "mmdit", "num_blocks": 4, "num_heads": 3, "head_dim": 64, "patch_size": 1}
@@ -69,16 +69,18 @@ def settings_of(num_steps: int, learning_rate: float) -> Train:
     )
 
 
-def losses(cache: MemoryCache, settings: Train, run_dir: Path, initial: Initial | None = None) -> np.ndarray:
-    """The loss of every step (num_steps,) of a training by the train stage's own loop, from the same weights.
+def losses(
+    cache: MemoryCache, settings: Train, run_dir: Path, initial: InitialCheckpoint | None = None
+) -> np.ndarray:
+    """The loss of every step (num_steps,) of a training from the same weights.
 
     Positions are divided by the growth in size, so that a larger picture has those of a small one.
     """
     growth = cache.bucket[0] / SMALL_PX
     denoiser = build_denoiser(read_model({**MODEL, "position_interpolation": growth}), cache.sizes, SEED)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    options: Any = {"log": lambda text: print(f"  {text}", flush=True), "initial": initial}
-    history = fit(cache, denoiser.train(), average, settings, SEED, run_dir, Ranks(), **options)  # type: ignore[arg-type]
+    training = Training(cache, denoiser.train(), average, settings, SEED, initial=initial)
+    history = Trainer(training, TrainingRun(run_dir, log=lambda text: print(f"  {text}", flush=True))).train()
     return history.rows[:, 0]
 
 
@@ -117,7 +119,7 @@ def main() -> None:
         run_dirs = {name: Path(folder) / str(k) for k, name in enumerate((FIRST, SECOND, AFRESH))}
         curves = {FIRST: losses(small, first, run_dirs[FIRST])}
         last = checkpoint_folder(run_dirs[FIRST], first.num_steps)
-        initial = Initial(FIRST, last, first.num_steps)
+        initial = InitialCheckpoint(FIRST, last, first.num_steps)
         curves[SECOND] = losses(large, second, run_dirs[SECOND], initial)
         curves[AFRESH] = losses(large, second, run_dirs[AFRESH])
     rows = [

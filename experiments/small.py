@@ -1,7 +1,8 @@
 """What the experiments share: a cache in memory, and a training of minutes, by the library's own objects."""
 
 import copy
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darkroom.config.components import Component
-from darkroom.config.run import TextEncoderUse, Train
-from darkroom.evaluate.intervals import bootstrap, bounds
-from darkroom.models.components import encode_latents, load_vae
-from darkroom.models.conditioning import Conditioning
+from darkroom.components.base import Component
+from darkroom.components.text import TextEncoder
+from darkroom.components.text_encoders import load_text_encoder
+from darkroom.components.vae import encode_latents, load_vae
+from darkroom.config.run import Sampling, TextEncoderUse, Train
+from darkroom.families.conditioning import Conditioning
+from darkroom.metrics.intervals import bootstrap, bounds
 from darkroom.models.denoiser import Denoiser
-from darkroom.models.text import TextEncoder
-from darkroom.models.text_encoders import load_text_encoder
+from darkroom.sample.model import SampleModel
+from darkroom.sample.options import DrawOptions
 from darkroom.train.data import NULL_CAPTION, Samples
-from darkroom.train.loader import Loader
-from darkroom.train.paired import make_plan
-from darkroom.train.step import Stepper, make_optimizers
+from darkroom.train.plan import Shape, UInts
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
-COMPONENTS = Path(__file__).parents[1] / "src/darkroom/demo/components"
+COMPONENTS = Path(__file__).parents[1] / "src/darkroom_demo/components"
 
 
 def demo_vae() -> Any:
@@ -55,7 +58,7 @@ def encode(captions: list[str], encoders: Sequence[tuple[TextEncoder, TextEncode
 
 
 class MemoryCache:
-    """Pictures of one size and a caption for each, encoded once; `train.loader.Loader` reads batches of it.
+    """Pictures of one size and a caption for each, encoded once: a `train.data.SampleSource` in memory.
 
     Args:
         pictures: uint8 (N, H, W, 3). captions: N of them.
@@ -77,7 +80,12 @@ class MemoryCache:
         self.latents = torch.cat(parts)
         # The empty caption comes last.
         self.text = encode([*captions, ""], encoders)
-        self.uids = {self.bucket: np.stack([np.zeros(num), np.arange(num)], axis=1).astype(np.uint64)}
+        self._uids = {self.bucket: np.stack([np.zeros(num), np.arange(num)], axis=1).astype(np.uint64)}
+
+    @property
+    def uids(self) -> dict[Shape, UInts]:
+        """The pictures' uids (N, 2): their numbers."""
+        return self._uids
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -89,7 +97,11 @@ class MemoryCache:
             "pooled_dim": self.text.pooled.shape[1],
         }
 
-    def gather(self, bucket: tuple[int, int], places: np.ndarray, captions: np.ndarray) -> Samples:
+    def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
+        """(C, H, W) of the latents."""
+        return tuple(self.latents.shape[1:])
+
+    def gather(self, bucket: Shape, places: np.ndarray, captions: np.ndarray) -> Samples:
         """Pictures `places` (B,), with their caption or, at NULL_CAPTION, the empty one."""
         text = np.where(captions == NULL_CAPTION, len(self.latents), places)
         conditioning = Conditioning(
@@ -101,25 +113,19 @@ class MemoryCache:
 
 
 def train(
-    denoiser: Denoiser,
-    cache: MemoryCache,
-    settings: Train,
-    seed: int,
-    log: Callable[[str], None] = print,
-    priors: np.ndarray | None = None,
+    denoiser: Denoiser, cache: MemoryCache, settings: Train, seed: int, priors: np.ndarray | None = None
 ) -> Denoiser:
     """Train in place; returns the moving average of the weights. priors: uids of DreamBooth's class pictures."""
-    average = copy.deepcopy(denoiser).requires_grad_(False)
-    stepper = Stepper(denoiser.train(), make_optimizers(denoiser, settings), average, settings)
-    plan = make_plan(seed, settings.global_batch_size, cache.uids, priors)
-    total = 0.0
-    with Loader(cache, plan, settings, seed, 0) as loader:  # type: ignore[arg-type]
-        for batch in loader:
-            total += float(stepper.step(batch)[0]) / settings.global_batch_size
-            if (batch.step + 1) % settings.log_every_steps == 0:
-                log(f"  step {batch.step + 1}: loss {total / settings.log_every_steps:.4f}")
-                total = 0.0
-    return average.eval()
+    average = copy.deepcopy(denoiser).eval().requires_grad_(False)
+    training = Training(cache, denoiser.train(), average, settings, seed, priors)
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(training, TrainingRun(folder)).train()
+    return average
+
+
+def draw(pipeline: Any, prompts: list[str], seeds: list[int], sampling: Sampling) -> np.ndarray:
+    """One picture for each prompt and seed: uint8 (N, height, width, 3)."""
+    return SampleModel(pipeline).draw(prompts, seeds, DrawOptions(sampling, batch_size=16))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from small import MemoryCache, demo_text_encoder, demo_vae, train
+from small import MemoryCache, demo_text_encoder, demo_vae, draw, train
 
 from darkroom.config.model import read_model
 from darkroom.config.run import Sampling, TextEncoderUse, Train
-from darkroom.demo.captions import short_caption
-from darkroom.demo.render import render
-from darkroom.demo.scenes import sample_scene
 from darkroom.models.families import build_denoiser
-from darkroom.sample.draw import draw, picture_seed
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.grid import write_grid
 from darkroom.sample.samplers import make_sampler
 from darkroom.sample.schedulers import make_scheduler
+from darkroom.sample.seeds import picture_seed
+from darkroom_demo.captions import short_caption
+from darkroom_demo.render import render
+from darkroom_demo.scenes import sample_scene
 
 SIDE_PX, SEED = 128, 0
 SHADES = {"black": 0.0, "grey": 0.42, "white": 1.0}

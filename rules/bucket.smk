@@ -3,8 +3,8 @@
 
 rule bucket_part:
     input:
-        table=f"{DATASET}/download/{{part}}.parquet",
-        selection=f"{DATASET}/filter/{{part}}.parquet",
+        table=of_job(f"{DATASET}/download/{{part}}.parquet"),
+        selection=of_job(f"{DATASET}/filter/{{part}}.parquet"),
     output:
         buckets=f"{CACHE}/bucket/{{part}}.parquet",
         manifest=f"{CACHE}/bucket/{{part}}.json",
@@ -13,16 +13,17 @@ rule bucket_part:
     benchmark:
         f"{CACHE_LOGS}/bucket/{{part}}.tsv"
     params:
-        settings=settings(PROJECT.run.bucket),
+        made_with=made_with("bucket"),
+        settings=of_run(lambda project: settings(project.run.bucket)),
     script:
         "../workflow/scripts/bucket_part.py"
 
 
-rule bucket:
+rule bucket_manifest:
     input:
-        filter=f"{DATASET}/filter/manifest.json",
-        buckets=expand(f"{CACHE}/bucket/{{part}}.parquet", part=PARTS),
-        parts=expand(f"{CACHE}/bucket/{{part}}.json", part=PARTS),
+        filter=of_job(f"{DATASET}/filter/manifest.json"),
+        buckets=for_parts(f"{CACHE}/bucket/{{part}}.parquet"),
+        parts=for_parts(f"{CACHE}/bucket/{{part}}.json"),
     output:
         summary=f"{CACHE}/bucket/buckets.json",
         manifest=f"{CACHE}/bucket/manifest.json",
@@ -31,6 +32,6 @@ rule bucket:
     localrule: True
     params:
         stage="bucket",
-        settings=stage_settings(PROJECT, "bucket"),
+        settings=all_settings("bucket"),
     script:
         "../workflow/scripts/bucket.py"

@@ -1,77 +1,53 @@
 # Latents and text embeddings, encoded once and shared by runs with the same dataset, buckets and encoders; or
-# only where the pictures and captions lie, where training encodes them.
+# only where the pictures and captions lie, where training encodes them (`cache.online`).
 
 
-if PROJECT.run.cache.online:
-
-    rule cache_index:
-        input:
-            table=f"{DATASET}/download/{{part}}.parquet",
-            captions=f"{DATASET}/recaption/{{part}}.parquet",
-            buckets=f"{CACHE}/bucket/{{part}}.parquet",
-            vae=component_files(PROJECT.run.cache.vae),
-            text_encoders=text_encoder_files(),
-        output:
-            tensors=f"{CACHE}/cache/{{part}}.safetensors",
-            table=f"{CACHE}/cache/{{part}}.parquet",
-            manifest=f"{CACHE}/cache/{{part}}.json",
-        log:
-            f"{CACHE_LOGS}/cache/{{part}}.log",
-        benchmark:
-            f"{CACHE_LOGS}/cache/{{part}}.tsv"
-        params:
-            settings=settings(PROJECT.run.cache),
-            vae=component(PROJECT.run.cache.vae),
-            text_encoders=text_encoders(),
-        script:
-            "../workflow/scripts/cache_index.py"
-
-else:
-
-    rule cache_part:
-        input:
-            table=f"{DATASET}/download/{{part}}.parquet",
-            tar=f"{DATASET}/download/{{part}}.tar",
-            captions=f"{DATASET}/recaption/{{part}}.parquet",
-            buckets=f"{CACHE}/bucket/{{part}}.parquet",
-            vae=component_files(PROJECT.run.cache.vae),
-            text_encoders=text_encoder_files(),
-        output:
-            tensors=f"{CACHE}/cache/{{part}}.safetensors",
-            table=f"{CACHE}/cache/{{part}}.parquet",
-            manifest=f"{CACHE}/cache/{{part}}.json",
-        log:
-            f"{CACHE_LOGS}/cache/{{part}}.log",
-        benchmark:
-            f"{CACHE_LOGS}/cache/{{part}}.tsv"
-        params:
-            settings=settings(PROJECT.run.cache),
-            vae=component(PROJECT.run.cache.vae),
-            text_encoders=text_encoders(),
-        script:
-            "../workflow/scripts/cache_part.py"
+rule cache_part:
+    input:
+        table=of_job(f"{DATASET}/download/{{part}}.parquet"),
+        tar=of_job(f"{DATASET}/download/{{part}}.tar", unless_online),
+        captions=of_job(f"{DATASET}/recaption/{{part}}.parquet"),
+        buckets=f"{CACHE}/bucket/{{part}}.parquet",
+        vae=of_run(lambda project: component_files(project.run.cache.vae)),
+        text_encoders=of_run(text_encoder_files),
+    output:
+        tensors=f"{CACHE}/cache/{{part}}.safetensors",
+        table=f"{CACHE}/cache/{{part}}.parquet",
+        manifest=f"{CACHE}/cache/{{part}}.json",
+    log:
+        f"{CACHE_LOGS}/cache/{{part}}.log",
+    benchmark:
+        f"{CACHE_LOGS}/cache/{{part}}.tsv"
+    params:
+        made_with=made_with("cache"),
+        settings=of_run(lambda project: settings(project.run.cache)),
+        vae=of_run(lambda project: component(project.run.cache.vae)),
+        text_encoders=of_run(text_encoders),
+    script:
+        "../workflow/scripts/cache_part.py"
 
 
 rule cache_null:
     input:
-        text_encoders=text_encoder_files(),
+        text_encoders=of_run(text_encoder_files),
     output:
         tensors=f"{CACHE}/cache/null.safetensors",
     log:
         f"{CACHE_LOGS}/cache/null.log",
     params:
-        settings=settings(PROJECT.run.cache),
-        text_encoders=text_encoders(),
+        version=VERSIONS["cache"]["version"],
+        settings=of_run(lambda project: settings(project.run.cache)),
+        text_encoders=of_run(text_encoders),
     script:
         "../workflow/scripts/cache_null.py"
 
 
-rule cache:
+rule cache_manifest:
     input:
-        recaption=f"{DATASET}/recaption/manifest.json",
+        recaption=of_job(f"{DATASET}/recaption/manifest.json"),
         bucket=f"{CACHE}/bucket/manifest.json",
         files=[f"{CACHE}/cache/null.safetensors"],
-        parts=expand(f"{CACHE}/cache/{{part}}.json", part=PARTS),
+        parts=for_parts(f"{CACHE}/cache/{{part}}.json"),
     output:
         manifest=f"{CACHE}/cache/manifest.json",
     log:
@@ -79,6 +55,6 @@ rule cache:
     localrule: True
     params:
         stage="cache",
-        settings=stage_settings(PROJECT, "cache"),
+        settings=all_settings("cache"),
     script:
         "../workflow/scripts/manifest.py"

@@ -1,65 +1,292 @@
-# Helper functions only: what the run is, where its files lie, which parts it has.
+# Helper functions only: which runs are made, where their files lie, which parts they have.
+import difflib
+import functools
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from darkroom.config import ConfigError, load_project
-from darkroom.config.paths import local_path
-from darkroom.folders import FolderSource, state_of_folders
-from darkroom.source import count_rows
-from darkroom.stages import STAGES, manifest_path, stage_settings, upstream_paths
-from darkroom.store import num_parts, part_name
+from darkroom.config.load import NAME
+from darkroom.config.retries import retries_path
+from darkroom.download.manners.crawl import check_contact
+from darkroom.graph import KINDS, make_graph, run_names
+from darkroom.publish import published_runs
+from darkroom.sources.table import is_fetched, look_at
+from darkroom.sources.withdrawn import read_withdrawn
+from darkroom.stages import (
+    STAGES,
+    VERSIONS,
+    manifest_path,
+    members,
+    settings_digest,
+    stage_settings,
+)
+from darkroom.store import part_index, part_name, round_of, sha256_json
 
 
-def load_run():
-    """The run that the configuration names, or an error that names the wrong key."""
-    unknown = sorted(set(config) - {"run"})
-    if unknown:
-        raise WorkflowError(
-            f"--config {unknown[0]}: unknown key; only run=NAME can be given"
-        )
+def load_graph():
+    """The runs that the configuration names, or an error that names the wrong key."""
     try:
-        return load_project(str(config["run"]))
+        known = {
+            "run": config.get("run"),
+            "published": published_runs(Path(CONFIG).parent),
+        }
+        unknown = sorted(key for key in config if config[key] != known.get(key))
+        if unknown:
+            raise WorkflowError(
+                f"--config {unknown[0]}: unknown key; only run=NAME can be given"
+            )
+        return make_graph(
+            run_names(config["run"]), functools.partial(load_project, config=CONFIG)
+        )
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
-PROJECT = load_run()
-DATASET = f"results/datasets/{PROJECT.run.dataset}"
-IS_DEMO = PROJECT.dataset.source.kind == "demo"
-RUN = f"results/runs/{PROJECT.name}"
-CACHE = f"results/runs/{PROJECT.cache_owner}"
-LOGS = f"logs/runs/{PROJECT.name}"
-DATASET_LOGS = f"logs/datasets/{PROJECT.run.dataset}"
-# The manifest of the phase that the training goes on from, if there is one.
-INITIAL = [
-    path for name, path in upstream_paths(PROJECT, "train").items() if name == "initial"
-]
-CACHE_LOGS = f"logs/runs/{PROJECT.cache_owner}"
+GRAPH = load_graph()
+# Parts of the driver are Python beside the rules.
+sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
+DATASET, DATASET_LOGS = "results/datasets/{dataset}", "logs/datasets/{dataset}"
+CACHE, CACHE_LOGS = "results/caches/{cache}", "logs/caches/{cache}"
+RUN, RUN_LOGS = "results/runs/{run}", "logs/runs/{run}"
 
 
-def list_parts():
-    """The names of the dataset's parts: fixed by its configuration, never by the machine."""
+def look_at_source(name, dataset):
+    """The state of each part of a dataset, which no machine decides."""
     try:
-        num_rows = count_rows(PROJECT.dataset.source)
+        withdrawn = read_withdrawn(name, CONFIG)
+        parts = look_at(
+            dataset.source, dataset.rows_per_part, name, withdrawn=withdrawn
+        ).parts
     except (OSError, ValueError) as error:
         raise WorkflowError(str(error)) from None
+    try:
+        check_contact(dataset.manners, dataset.download, is_fetched(dataset.source))
+    except ValueError as error:
+        raise WorkflowError(f"config/datasets/{name}.yaml: {error}") from None
+    return parts
+
+
+STATES = {
+    name: look_at_source(name, project.dataset)
+    for name, project in GRAPH.datasets.items()
+}
+
+
+def parts_of(name, project):
+    """The parts of a dataset: those of the list, and those in which rounds of retries fetch rows again."""
+    listed = list(map(part_name, range(len(STATES[name]))))
+    for part, sources in project.retries.parts.items():
+        for gone in {s for s in sources if not round_of(s)} - set(listed):
+            raise WorkflowError(
+                f"{retries_path(name, CONFIG)}: {part} fetches rows of {gone} again, which the list does not have (any"
+                " more); remove the file, and all rounds of this dataset are forgotten"
+            )
+    return [*listed, *project.retries.parts]
+
+
+PARTS = {name: parts_of(name, project) for name, project in GRAPH.datasets.items()}
+
+
+def project_of(wildcards):
+    """The run of a job, or one of those that share the cache or the dataset of the job."""
+    names = {kind: wildcards[kind] for kind in KINDS if kind in wildcards.keys()}
+    try:
+        return GRAPH.project(**names)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def of_run(get):
+    """A function of a job's wildcards: what `get` finds in the configuration of its run."""
+    return lambda wildcards: get(project_of(wildcards))
+
+
+def made_with(stage):
+    """A function of a job's wildcards: the digest of a stage's settings."""
+    return of_run(lambda project: digest_of(project.name, project.run.dataset, stage))
+
+
+@functools.cache
+def digest_of(run, dataset, stage):
+    """The digest of a stage's settings; many parts have the same."""
+    project = GRAPH.runs[run]
+    of_dataset = (of for of in project.members if of.run.dataset == dataset)
+    return settings_digest(next(of_dataset, project), stage)
+
+
+def all_settings(stage):
+    """A function of a job's wildcards: a stage's settings, for its manifest."""
+    return of_run(functools.partial(stage_settings, stage=stage))
+
+
+def filled(pattern, project):
+    """`pattern` with the names of a run, its cache and its dataset; a part's stays open.
+
+    Of a run with several datasets that is one of its members, unless the pattern names only the run.
+    """
+    names = {"run": project.name, "part": "{part}"}
+    if "{cache}" in pattern or "{dataset}" in pattern:
+        names |= {"cache": project.cache, "dataset": project.dataset_name}
+    return pattern.format(**names)
+
+
+def of_job(pattern, if_wanted=None):
+    """An input function: the file of the cache or the dataset that a job belongs to.
+
+    A job of a run with several datasets has one for each. None, where `if_wanted` is false for the run.
+    """
+
+    def path(wildcards):
+        project = project_of(wildcards)
+        if if_wanted is not None and not if_wanted(project):
+            return []
+        paths = [filled(pattern, member) for member in project.members]
+        return paths if len(paths) > 1 else paths[0]
+
+    return path
+
+
+def for_parts(pattern, if_wanted=None):
+    """An input function: such a file for every part of the dataset, or of one dataset after another."""
+
+    def paths(wildcards):
+        project = project_of(wildcards)
+        if if_wanted is not None and not if_wanted(project):
+            return []
+        found = [
+            paths_of_parts(filled(pattern, member), member.dataset_name)
+            for member in project.members
+        ]
+        return found[0] if len(found) == 1 else sum(found, [])
+
+    return paths
+
+
+@functools.cache
+def paths_of_parts(pattern, dataset):
+    """One path a part; runs that share a dataset or a cache share the list."""
+    return [pattern.replace("{part}", part) for part in PARTS[dataset]]
+
+
+def for_shell(files):
+    """The file or the files of an input as words of a command."""
+    return shlex.join([files] if isinstance(files, str) else map(str, files))
+
+
+def if_online(project):
+    """Whether training reads pictures itself."""
+    return project.run.cache.online
+
+
+def unless_online(project):
+    """Whether pictures are encoded before the training."""
+    return not project.run.cache.online
+
+
+def if_priors(project):
+    """Whether training weighs DreamBooth's class pictures apart, which the tables of the download tell."""
+    return project.run.train.prior_weight is not None
+
+
+def manifests(stage):
+    """An input function: the manifests of a stage of the runs that were asked for."""
+    paths = [
+        str(manifest_path(of, stage))
+        for project in GRAPH.asked
+        for of in members(project, stage)
+    ]
+
+    def once_each(wildcards):
+        # Not before: while rules are read, Snakemake has no options yet.
+        refuse_options_of_no_rule()
+        refuse_components(stage)
+        return list(dict.fromkeys(paths))
+
+    return once_each
+
+
+def initial_manifest(project):
+    """The manifest of the phase that a training goes on from, if there is one."""
+    before = project.run.train.initial_run
+    return (
+        []
+        if before is None
+        else filled(f"{RUN}/train/manifest.json", GRAPH.runs[before])
+    )
+
+
+def manifests_above(project):
+    """The manifests of all stages that a report tells of."""
     return [
-        part_name(i) for i in range(num_parts(num_rows, PROJECT.dataset.rows_per_part))
+        str(manifest_path(of, stage))
+        for stage in STAGES
+        if stage != "report"
+        for of in members(project, stage)
     ]
 
 
-PARTS = list_parts()
+def kinds_of_sources(project):
+    """The kind of the dataset's source; a list of those of several datasets."""
+    kinds = [dataset.source.kind for dataset in project.datasets.values()]
+    return kinds if len(kinds) > 1 else kinds[0]
 
 
-def source_state():
-    """What tells that the files of a source of folders changed; other sources are their configuration."""
-    source = PROJECT.dataset.source
-    return state_of_folders(source) if isinstance(source, FolderSource) else None
+def folders_of_logs(project):
+    """Where the logs of a run's stages lie."""
+    shared = [
+        filled(logs, member)
+        for logs in (DATASET_LOGS, CACHE_LOGS)
+        for member in project.members
+    ]
+    return [*shared, filled(RUN_LOGS, project)]
+
+
+def part_state(what):
+    """A function of a part's wildcards: what changes when its rows, or the files of its pictures, do.
+
+    What rows of a round of retries are made from are tables, its inputs.
+    """
+
+    def state(wildcards):
+        if round_of(wildcards.part):
+            return None
+        states = STATES[project_of(wildcards).dataset_name]
+        index = part_index(wildcards.part)
+        # A part that the dataset does not have (any more).
+        return getattr(states[index], what) if index < len(states) else None
+
+    return state
+
+
+def retried_tables(wildcards):
+    """The tables whose failed rows a part of a round of retries fetches again; none of a part of the list."""
+    if not round_of(wildcards.part):
+        return []
+    sources = project_of(wildcards).retries.parts.get(wildcards.part)
+    if sources is None:
+        raise WorkflowError(
+            f"{wildcards.part}: no round of retries of {wildcards.dataset} has this part"
+        )
+    return [
+        f"{DATASET}/download/{{part}}.parquet".format(
+            dataset=wildcards.dataset, part=part
+        )
+        for part in sources
+    ]
+
+
+@functools.cache
+def source_state(dataset):
+    """What changes when the list of a dataset does."""
+    return sha256_json([state.rows for state in STATES[dataset]])
 
 
 def settings(section):
@@ -67,124 +294,64 @@ def settings(section):
     return section and section.model_dump(mode="json")
 
 
-def component(name):
-    """A component's settings, for `params`."""
-    return settings(PROJECT.component(name))
-
-
-def captioner():
-    """The name of the dataset's captioner; None where pictures are not captioned again."""
-    return PROJECT.dataset.recaption and PROJECT.dataset.recaption.captioner
-
-
-def component_files(name):
-    """The files of a component that lies on this machine: changing one reruns what was made with it.
-
-    None, where the configuration names none.
-    """
-    if name is None:
-        return []
-    try:
-        folder = local_path(PROJECT.component(name).path)
-    except ValueError as error:
-        raise WorkflowError(f"config/components.yaml: {name}: path: {error}") from None
-    return (
-        sorted(str(p) for p in folder.rglob("*") if p.is_file())
-        if folder.is_dir()
-        else []
-    )
-
-
-def text_encoders():
-    """The settings of the run's text encoders, in order."""
-    return [component(encoder.name) for encoder in PROJECT.run.cache.encoders]
-
-
-def text_encoder_files():
-    """Their files on this machine."""
-    names = [encoder.name for encoder in PROJECT.run.cache.encoders]
-    return [path for name in names for path in component_files(name)]
-
-
-def class_tables():
-    """The download tables, which tell DreamBooth's class pictures, where the training weighs them apart."""
-    wanted = PROJECT.run.train.prior_weight is not None
-    return expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS) if wanted else []
-
-
-def refuse_what_is_not_here(resources):
-    """Refuse a training that asks for a package or a GPU that is not here.
-
-    Where a profile names GPUs, the GPU is another machine's, and the training refuses itself.
-    """
-    from darkroom.config.optional import check_optimizer
-
-    elsewhere = {"gres", "gpu", "gpus_per_task"} & set(resources.keys())
-    try:
-        check_optimizer(PROJECT.run.train.optimizer)
-        if PROJECT.run.model.attention != "sdpa" and not elsewhere:
-            from darkroom.config.families import check_attention
-            from darkroom.train.distributed import Ranks, find_device
-
-            check_attention(PROJECT.run.model.attention, find_device(Ranks()).type)
-    except ValueError as error:
-        raise WorkflowError(f"config/runs/{PROJECT.name}.yaml: {error}") from None
-
-
-def online_download():
-    """The manifest of the download, where training encodes pictures itself."""
-    return [f"{DATASET}/download/manifest.json"] if PROJECT.run.cache.online else []
-
-
-def online_tars():
-    """The tars that it reads them from."""
-    wanted = PROJECT.run.cache.online
-    return expand(f"{DATASET}/download/{{part}}.tar", part=PARTS) if wanted else []
-
-
-def launch(wildcards, resources, threads):
-    """The prefix that starts one process a rank: empty on one process, else the geometry of a profile.
-
-    The allocation's own numbers do not reach a rule's shell, so srun gets all of them again.
-    """
-    refuse_what_is_not_here(resources)
-    if not resources.get("mpi"):
-        return ""
-    nodes, per_node = resources.get("nodes", 1), resources.get("tasks_per_node")
-    tasks = nodes * per_node if per_node else resources.get("tasks", 1)
-    if resources.mpi == "torchrun" and nodes == 1:
-        return (
-            f"torchrun --standalone --nproc-per-node={tasks}"
-            # Without the dashes torchrun takes the training's own --log for one of its options.
-            " --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --no-python --"
-        )
-    if resources.mpi == "torchrun":
-        raise WorkflowError(
-            "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun"
-        )
-    if tasks % nodes:
-        raise WorkflowError(
-            f"{tasks} tasks do not spread evenly over {nodes} nodes; set tasks to a multiple of nodes"
-        )
-    return (
-        f"{resources.mpi} --nodes={nodes} --ntasks={tasks} --ntasks-per-node={tasks // nodes}"
-        f" --cpus-per-task={resources.get('cpus_per_task', threads)} --kill-on-bad-exit=1"
-    )
+def refuse_options_of_no_rule():
+    """Refuse options that name no rule, as a stage or a misspelt one: they would silently do nothing."""
+    said = {
+        "-R": workflow.dag_settings.forcerun,
+        "set-resources": workflow.resource_settings.overwrite_resources,
+        "set-threads": workflow.resource_settings.overwrite_threads,
+    }
+    rules = [rule.name for rule in workflow.rules]
+    for option, names in said.items():
+        for name in names:
+            if name in STAGES:
+                made_by = ", ".join(r for r in rules if r.startswith(f"{name}_"))
+                raise WorkflowError(
+                    f"{option} {name}: a stage is only a target; name one of its rules: {made_by}"
+                )
+            # -R takes files too, and Snakemake refuses what is neither.
+            if option != "-R" and name not in rules:
+                near = difflib.get_close_matches(name, rules, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise WorkflowError(f"{option} {name}: no rule has this name{hint}")
 
 
 def begin_driving():
-    """Hold this folder, and watch over the jobs where they run elsewhere."""
-    sys.path.insert(0, str(Path(workflow.basedir, "workflow")))
-    from driver import guard, lock
+    """Hold the results and what the runs were started with; the executor watches over the jobs."""
+    from driver import lock, signals, stale, triggers
 
-    globals()["DRIVER_LOCK"] = lock.hold(".snakemake/driver.lock")
-    if not workflow.local_exec:
-        guard.start(workflow)
+    for project in GRAPH.asked:
+        for member in project.members:
+            cache = filled(CACHE, member)
+            logger.info(
+                f"run {project.name}, dataset {member.dataset_name}, cache {cache}"
+            )
+    outputs = [output for job in workflow.dag.needrun_jobs() for output in job.output]
+    lock.hold(outputs)
+    triggers.refuse_times_of_code(workflow)
+    pinned.hold(SNAPSHOT, ".snakemake/darkroom/pinned")
+    stale.set_pictures_aside(workflow)
+    stale.remove_manifests(workflow)
+    stale.remove_unfinished(outputs)
+    if workflow.local_exec:
+        signals.hand_on()
 
 
 def record_in_dvc():
     """Leave dvc.lock true, unless DVC is the caller and does so itself."""
     if "DVC_STAGE" not in os.environ:
+        names = [project.name for project in GRAPH.asked]
         subprocess.run(
-            [sys.executable, "workflow/scripts/dvc_commit.py", PROJECT.name], check=True
+            [sys.executable, "workflow/scripts/dvc_commit.py", *names], check=True
         )
+
+
+def prepare_for_dvc():
+    """In the driver, before anything is planned: results that DVC can follow and Snakemake can replace."""
+    if workflow.is_main_process:
+        from driver import record
+
+        record.prepare(workflow, GRAPH, record_in_dvc)
+
+
+prepare_for_dvc()

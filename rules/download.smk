@@ -1,23 +1,26 @@
 # The list of URLs, cut into parts; every URL of a part fetched, checked and stored.
 
 
+# The list as the parts below found it, and beside it what a kind of source has to tell, which are no outputs. The
+# parts do not take their rows from here, but from where the plan has listed them: what Snakemake makes again makes it
+# make again all that is made from that, and of a list that grew only the last parts have changed.
 rule urls:
     output:
         urls=f"{DATASET}/urls.parquet",
-        # The demo world also leaves its list as published ones look, and the truth about it.
-        more=[f"{DATASET}/{name}.parquet" for name in ("list", "truth") if IS_DEMO],
     log:
         f"{DATASET_LOGS}/download/urls.log",
     params:
-        source=settings(PROJECT.dataset.source),
-        state=source_state(),
+        version=VERSIONS["download"]["version"],
+        source=of_run(lambda project: settings(project.dataset.source)),
+        state=of_run(lambda project: source_state(project.dataset_name)),
+        columns=of_run(lambda project: CARRIED[project.dataset_name]),
     script:
         "../workflow/scripts/urls.py"
 
 
 rule download_part:
     input:
-        urls=f"{DATASET}/urls.parquet",
+        retry_of=retried_tables,
     output:
         tar=f"{DATASET}/download/{{part}}.tar",
         table=f"{DATASET}/download/{{part}}.parquet",
@@ -27,17 +30,21 @@ rule download_part:
     benchmark:
         f"{DATASET_LOGS}/download/{{part}}.tsv"
     params:
-        source=settings(PROJECT.dataset.source),
-        rows_per_part=PROJECT.dataset.rows_per_part,
-        settings=settings(PROJECT.dataset.download),
+        made_with=made_with("download"),
+        source=of_run(lambda project: settings(project.dataset.source)),
+        rows_per_part=of_run(lambda project: project.dataset.rows_per_part),
+        rows=part_state("rows"),
+        # Pictures of a folder may be others under the same names: then the rows are the same, and the part is not.
+        pictures=part_state("pictures"),
+        settings=of_run(lambda project: settings(project.dataset.download)),
     script:
         "../workflow/scripts/download_part.py"
 
 
-rule download:
+rule download_manifest:
     input:
         files=[f"{DATASET}/urls.parquet"],
-        parts=expand(f"{DATASET}/download/{{part}}.json", part=PARTS),
+        parts=for_parts(f"{DATASET}/download/{{part}}.json"),
     output:
         manifest=f"{DATASET}/download/manifest.json",
     log:
@@ -45,6 +52,6 @@ rule download:
     localrule: True
     params:
         stage="download",
-        settings=stage_settings(PROJECT, "download"),
+        settings=all_settings("download"),
     script:
         "../workflow/scripts/manifest.py"

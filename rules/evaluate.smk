@@ -1,30 +1,27 @@
-# Pictures for held-out prompts, from the trained and the untrained model, and the metrics on them.
+# Scores with intervals from all metrics, and how the trained model differs from the untrained.
 
 
-rule evaluate:
+rule evaluate_run:
     input:
         train=f"{RUN}/train/manifest.json",
-        trained=f"{RUN}/train/model",
-        untrained=f"{RUN}/train/untrained",
-        bucket=f"{CACHE}/bucket/manifest.json",
-        buckets=expand(f"{CACHE}/bucket/{{part}}.parquet", part=PARTS),
-        tables=expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS),
-        tars=expand(f"{DATASET}/download/{{part}}.tar", part=PARTS),
-        clip=component_files(PROJECT.run.evaluate.clip),
+        draw=f"{RUN}/draw/manifest.json",
+        measure=f"{RUN}/measure/manifest.json",
+        prompts=f"{RUN}/draw/prompts.jsonl",
+        drawn_tables=drawn("parquet"),
+        tables=measured("{metric}.parquet"),
+        protocols=measured("{metric}.protocol.json"),
     output:
         metrics=f"{RUN}/evaluate/metrics.json",
         prompts=f"{RUN}/evaluate/prompts.parquet",
-        pictures=directory(f"{RUN}/evaluate/pictures"),
         manifest=f"{RUN}/evaluate/manifest.json",
     log:
-        f"{LOGS}/evaluate/evaluate.log",
+        f"{RUN_LOGS}/evaluate/evaluate.log",
     benchmark:
-        f"{LOGS}/evaluate/evaluate.tsv"
-    threads: PROJECT.run.evaluate.num_threads or 2
+        f"{RUN_LOGS}/evaluate/evaluate.tsv"
     params:
-        settings=settings(PROJECT.run.evaluate),
-        clip=component(PROJECT.run.evaluate.clip),
-        stage=stage_settings(PROJECT, "evaluate"),
-        scratch=f"checkpoints/{PROJECT.name}/evaluate",
+        settings=of_run(lambda project: settings(project.run.evaluate)),
+        draw=of_run(lambda project: settings(project.run.draw)),
+        metrics=of_run(lambda project: list(project.run.measure.chosen)),
+        stage=all_settings("evaluate"),
     script:
         "../workflow/scripts/evaluate.py"

@@ -1,34 +1,10 @@
-# Scores are stored once; thresholds are applied late, by the selection.
-
-
-rule filter_score_part:
-    input:
-        table=f"{DATASET}/download/{{part}}.parquet",
-    output:
-        scores=f"{DATASET}/filter/{{part}}.scores.parquet",
-    log:
-        f"{DATASET_LOGS}/filter/{{part}}.scores.log",
-    benchmark:
-        f"{DATASET_LOGS}/filter/{{part}}.scores.tsv"
-    script:
-        "../workflow/scripts/filter_score_part.py"
-
-
-rule filter_duplicates:
-    input:
-        scores=expand(f"{DATASET}/filter/{{part}}.scores.parquet", part=PARTS),
-    output:
-        duplicates=f"{DATASET}/filter/duplicates.parquet",
-    log:
-        f"{DATASET_LOGS}/filter/duplicates.log",
-    script:
-        "../workflow/scripts/filter_duplicates.py"
+# Criteria are applied late, to what is stored of every row: changing one fetches and scores nothing.
 
 
 rule filter_part:
     input:
-        scores=f"{DATASET}/filter/{{part}}.scores.parquet",
-        duplicates=f"{DATASET}/filter/duplicates.parquet",
+        table=f"{DATASET}/download/{{part}}.parquet",
+        scores=asked_score_files,
     output:
         selection=f"{DATASET}/filter/{{part}}.parquet",
         manifest=f"{DATASET}/filter/{{part}}.json",
@@ -37,17 +13,18 @@ rule filter_part:
     benchmark:
         f"{DATASET_LOGS}/filter/{{part}}.tsv"
     params:
-        settings=settings(PROJECT.dataset.filter),
+        made_with=made_with("filter"),
+        keep=of_run(lambda project: list(map(settings, project.dataset.keep))),
+        scorers=of_run(scorers_asked),
     script:
         "../workflow/scripts/filter_part.py"
 
 
-rule filter:
+rule filter_manifest:
     input:
-        download=f"{DATASET}/download/manifest.json",
-        scores=expand(f"{DATASET}/filter/{{part}}.scores.parquet", part=PARTS),
-        selections=expand(f"{DATASET}/filter/{{part}}.parquet", part=PARTS),
-        parts=expand(f"{DATASET}/filter/{{part}}.json", part=PARTS),
+        score=f"{DATASET}/score/manifest.json",
+        selections=for_parts(f"{DATASET}/filter/{{part}}.parquet"),
+        parts=for_parts(f"{DATASET}/filter/{{part}}.json"),
     output:
         funnel=f"{DATASET}/filter/funnel.json",
         table=f"{DATASET}/filter/funnel.csv",
@@ -57,6 +34,6 @@ rule filter:
     localrule: True
     params:
         stage="filter",
-        settings=stage_settings(PROJECT, "filter"),
+        settings=all_settings("filter"),
     script:
         "../workflow/scripts/filter.py"

@@ -6,7 +6,7 @@ rule recaption_part:
         table=f"{DATASET}/download/{{part}}.parquet",
         tar=f"{DATASET}/download/{{part}}.tar",
         selection=f"{DATASET}/filter/{{part}}.parquet",
-        captioner=component_files(captioner()),
+        components=of_run(captioner_files),
     output:
         captions=f"{DATASET}/recaption/{{part}}.parquet",
         manifest=f"{DATASET}/recaption/{{part}}.json",
@@ -15,16 +15,17 @@ rule recaption_part:
     benchmark:
         f"{DATASET_LOGS}/recaption/{{part}}.tsv"
     params:
-        settings=settings(PROJECT.dataset.recaption),
-        captioner=component(captioner()) if captioner() else None,
+        made_with=made_with("recaption"),
+        settings=of_run(lambda project: settings(project.dataset.recaption)),
+        components=of_run(captioner_components),
     script:
         "../workflow/scripts/recaption_part.py"
 
 
-rule recaption:
+rule recaption_manifest:
     input:
         filter=f"{DATASET}/filter/manifest.json",
-        parts=expand(f"{DATASET}/recaption/{{part}}.json", part=PARTS),
+        parts=for_parts(f"{DATASET}/recaption/{{part}}.json"),
     output:
         manifest=f"{DATASET}/recaption/manifest.json",
     log:
@@ -32,6 +33,6 @@ rule recaption:
     localrule: True
     params:
         stage="recaption",
-        settings=stage_settings(PROJECT, "recaption"),
+        settings=all_settings("recaption"),
     script:
         "../workflow/scripts/manifest.py"

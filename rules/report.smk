@@ -1,31 +1,30 @@
 # One self-contained page.
 
 
-rule report:
+rule report_run:
     input:
         evaluate=f"{RUN}/evaluate/manifest.json",
         metrics=f"{RUN}/evaluate/metrics.json",
         prompts=f"{RUN}/evaluate/prompts.parquet",
-        pictures=f"{RUN}/evaluate/pictures",
+        pictures=drawn("tar"),
         history=f"{RUN}/train/history.parquet",
         samples=f"{RUN}/train/samples",
-        buckets=f"{CACHE}/bucket/buckets.json",
-        funnel=f"{DATASET}/filter/funnel.json",
-        tables=expand(f"{DATASET}/download/{{part}}.parquet", part=PARTS),
-        tars=expand(f"{DATASET}/download/{{part}}.tar", part=PARTS),
-        captions=expand(f"{DATASET}/recaption/{{part}}.parquet", part=PARTS),
-        chain=[
-            str(manifest_path(PROJECT, stage)) for stage in STAGES if stage != "report"
-        ],
+        buckets=of_job(f"{CACHE}/bucket/buckets.json"),
+        funnel=of_job(f"{DATASET}/filter/funnel.json"),
+        tables=for_parts(f"{DATASET}/download/{{part}}.parquet"),
+        tars=for_parts(f"{DATASET}/download/{{part}}.tar"),
+        captions=for_parts(f"{DATASET}/recaption/{{part}}.parquet"),
+        chain=of_run(manifests_above),
     output:
         page=f"{RUN}/report/report.html",
         manifest=f"{RUN}/report/manifest.json",
     log:
-        f"{LOGS}/report/report.log",
+        f"{RUN_LOGS}/report/report.log",
     params:
-        settings=stage_settings(PROJECT, "report"),
-        run=PROJECT.name,
-        dataset=PROJECT.run.dataset,
-        logs=[DATASET_LOGS, CACHE_LOGS, LOGS],
+        settings=all_settings("report"),
+        run="{run}",
+        dataset=of_run(lambda project: project.run.dataset or list(project.datasets)),
+        source=of_run(kinds_of_sources),
+        logs=of_run(folders_of_logs),
     script:
         "../workflow/scripts/report.py"

@@ -1,10 +1,13 @@
 """What the tests of the whole chain share: a copy of the project with a small demo world in it."""
 
+import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,20 @@ import pytest
 import yaml
 from cluster import Cluster, missing_programs
 from filelock import FileLock
+from planner import Planner
 
+from darkroom.config import load_project
 from darkroom.config.load import merge
+from darkroom.publish import pipeline_text
+from darkroom.stages import STAGES
+from darkroom.stages import folder as stage_folder
+
+# Whoever runs tests in the background has them ignore Ctrl-C, and so would all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Of what is imported and collected next to nothing is garbage; then it is set aside, see below.
+gc.disable()
 
 # Before torch is imported anywhere: waiting threads that spin starve whatever else runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 # The property of a test that is a row of the table in docs/reliability.md.
 TABLE_ROW = "row of docs/reliability.md"
 TABLE_HEADER = "| What happens | How it ends | Steps repeated | Samples lost or doubled | Orphan jobs |"
+
+MADE_ONCE = "DARKROOM_MADE_ONCE"
 
 TINY_DATASET = {
     "source": {"num_scenes": 150, "num_digits": 6, "num_photos": 6},
@@ -42,13 +59,12 @@ TINY_RUN = {
         "log_every_steps": 2,
         "sample_every_steps": 6,
     },
-    "evaluate": {
-        "max_prompts": 2,
-        "num_pictures_per_prompt": 2,
-        "num_reference_pictures": 40,
-        "num_bootstrap": 20,
-        "sampling": {"num_inference_steps": 3},
+    "draw": {"max_prompts": 2, "num_pictures_per_prompt": 2, "sampling": {"num_inference_steps": 3}},
+    "measure": {
+        "frechet_clip_distance": {"num_reference_pictures": 40},
+        "kernel_clip_distance": {"num_reference_pictures": 40},
     },
+    "evaluate": {"num_bootstrap": 20},
 }
 
 
@@ -61,23 +77,36 @@ class TinyProject:
     # What the command that made a finished one printed, and where.
     first_output, made_in = "", Path()
 
+    # Plans for all projects of this process.
+    planner = Planner()
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         names = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, check=True, text=True,
         ).stdout.split("\0")  # fmt: skip
-        for name in filter(None, names):
+        # Compiled code too, good for a source of the same time: else each project compiles the library anew.
+        compiled = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("__pycache__/*.pyc")]
+        for name in filter(None, [*names, *compiled]):
             if not name.startswith(("tests/", "docs/")) and os.path.lexists(ROOT / name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         self.edit("config/datasets/demo.yaml", TINY_DATASET)
         self.edit("config/runs/demo.yaml", TINY_RUN)
+        (folder / "dvc.yaml").write_text(pipeline_text(folder))
         (folder / "dvc.lock").unlink(missing_ok=True)
-        shutil.rmtree(folder / "results", ignore_errors=True)
+        shutil.rmtree(folder / "published", ignore_errors=True)
         git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
         for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "tiny"]):
             subprocess.run([*git, *command], cwd=folder, check=True, capture_output=True)
+
+    def copy(self, folder: Path) -> "TinyProject":
+        """A copy in `folder`, with its times, that a test may change."""
+        project = TinyProject.__new__(TinyProject)
+        project.folder, project.variables = folder, self.variables
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return project
 
     def edit(self, name: str, values: Mapping[str, Any]) -> None:
         """Merge `values` into a YAML file."""
@@ -91,26 +120,39 @@ class TinyProject:
         """Replace what a YAML file holds."""
         (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
 
+    def results(self, stage: str, run: str = "demo") -> Path:
+        """Where a stage's files lie."""
+        return self.folder / stage_folder(load_project(run, self.folder), stage)
+
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        fixed = {"PATH": path, "SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
+        # Commands such as `darkroom` refuse a project whose library is another's.
+        fixed = {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        fixed |= {"SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
         return {**os.environ, **fixed, **self.variables}
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 600) -> str:
+    def run(self, *command: str, check: bool = True, timeout_s: float = 1800) -> str:
         """Output (both streams) of a command in the project."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, timeout=timeout_s,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
-        return done.stdout
+        # What is loaded before a program cannot be given to one that runs.
+        if command[:2] == ("snakemake", "-n") and "LD_PRELOAD" not in self.variables:
+            with tempfile.NamedTemporaryFile() as file:
+                code = self.planner.run(command[1:], self.folder, self.environment, Path(file.name))
+                output = Path(file.name).read_text()
+        else:
+            done = subprocess.run(
+                command, cwd=self.folder, env=self.environment, timeout=timeout_s,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            code, output = done.returncode, done.stdout
+        if check and code:
+            raise AssertionError(f"{' '.join(command)} ended with {code}:\n{output[-6000:]}")
+        return output
 
     def planned(self, *arguments: str) -> set[str]:
-        """The rules that `snakemake -n` would run."""
+        """The rules that `snakemake -n` would run, less the targets, which make nothing."""
         output = self.run("snakemake", "-n", *arguments)
-        return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all"}
+        return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all", *STAGES}
 
 
 @pytest.fixture(scope="session")
@@ -119,9 +161,13 @@ def make_tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
 
 def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *command: str) -> TinyProject:
-    """The project after a command. Of several workers the first runs it, and each has a copy of its own."""
+    """The project after a command. Of several workers the first runs it, and each has a copy of its own.
+
+    Those of `make test` on a cluster and the others share it too, in the folder that MADE_ONCE names.
+    """
     base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made-{command[-1]}"
+    base = Path(os.environ.get(MADE_ONCE) or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base))
+    shared = base / f"made-{command[-1]}"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             output, beside = project.run(*command), shared.with_suffix(".tmp")
@@ -142,25 +188,58 @@ def finished_project(
     make_tiny_project: Callable[[str], TinyProject], tmp_path_factory: pytest.TempPathFactory
 ) -> TinyProject:
     """A tiny project after one `snakemake`; tests that change it work on a copy."""
-    return made_once(make_tiny_project("finished"), tmp_path_factory, "snakemake", "--quiet", "all")
+    return made_once(make_tiny_project("finished"), tmp_path_factory, "snakemake")
+
+
+@pytest.fixture
+def changeable(finished_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """A copy of the finished project that a test may change."""
+    copy = finished_project.copy(tmp_path / "copy")
+    yield copy
+    shutil.rmtree(copy.folder)
 
 
 @pytest.fixture(scope="session")
-def trained_project(
-    make_tiny_project: Callable[[str], TinyProject], tmp_path_factory: pytest.TempPathFactory
-) -> TinyProject:
-    """A tiny project after `snakemake train`; tests that change it work on a copy."""
-    return made_once(make_tiny_project("trained"), tmp_path_factory, "snakemake", "train")
+def trained_project(finished_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
+    """As after `snakemake train`; tests that change it work on a copy."""
+    project = finished_project.copy(tmp_path_factory.mktemp("trained") / "project")
+    for stage in ("draw", "measure", "evaluate", "report"):
+        shutil.rmtree(project.folder / "results/runs/demo" / stage)
+    return project
+
+
+# Files of minutes, longest first: what is begun last should be short, or all other processes wait for it.
+LONGEST = (
+    "test_recipes",
+    "test_chain",
+    "test_dvc_lock",
+    "test_docs",
+    "test_graph",
+    "test_file_systems",
+    "test_adopt",
+    "test_train_rendezvous",
+    "test_family_flux",
+    "test_slurm_faults",
+    "test_slurm_drivers",
+    "test_cluster_chain",
+    "test_slurm_pinned",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `slurm` need SLURM's programs, and say so where they are not."""
+    """Long files come first. Tests marked `slurm` need SLURM's programs, and say so where they are not."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     missing = missing_programs()
     if missing:
         reason = f"no {', '.join(missing)}: apt-get install slurm-wlm munge"
         for item in items:
             if item.get_closest_marker("slurm"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,7 +19,9 @@ import yaml
 from cluster import Cluster
 from cluster.machine import kill, processes_with
 
+from darkroom.config import load_project
 from darkroom.config.load import merge
+from darkroom.stages import folder as stage_folder
 
 CHECKPOINT_EVERY_STEPS = 10
 NUM_STEPS = 300
@@ -43,7 +45,7 @@ TWO_RANKS = {
     **{"mpi": "srun", "tasks_per_node": 2, "tasks_per_gpu": 0, "cpus_per_task": 1},
 }
 PROFILE = {
-    "slurm-init-seconds-before-status-checks": 2,
+    "darkroom-init-seconds-before-status-checks": 2,
     "seconds-between-status-checks": 2,
     "latency-wait": 10,
     "retries": 2,
@@ -80,7 +82,7 @@ class FaultRun:
         self.edit("config/runs/demo.yaml", {"train": TRAINING})
         extra = {"slurm_extra": "'--open-mode=append'"}
         profile = yaml.safe_load((folder / "profiles/slurm/profile.yaml").read_text())
-        profile["set-resources"]["train"] = {**extra, **resources}
+        profile["set-resources"]["train_run"] = {**extra, **resources}
         (folder / "profiles/slurm/profile.yaml").write_text(yaml.safe_dump({**profile, **PROFILE}))
         self._drivers: list[subprocess.Popen[bytes]] = []
 
@@ -95,6 +97,7 @@ class FaultRun:
         """Start `snakemake train`, or what the arguments say, as a person would."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "SNAKEMAKE_PROFILE": "profiles/slurm", "NO_COLOR": "1"}
+        environment["PYTHONPATH"] = str(self.folder / "src")
         with open(self.folder / "driver.log", "ab") as log:
             self._drivers.append(
                 subprocess.Popen(
@@ -134,7 +137,7 @@ class FaultRun:
 
     def logs(self) -> dict[str, str]:
         """The scheduler's log of each training job, by its number."""
-        paths = (self.folder / "logs/slurm/rule_train").rglob("*.log")
+        paths = (self.folder / "logs/slurm/rule_train_run").rglob("*.log")
         return {p.stem: p.read_text(errors="replace") for p in sorted(paths, key=lambda p: int(p.stem))}
 
     def job_logs(self) -> str:
@@ -147,8 +150,7 @@ class FaultRun:
 
     def results(self, stage: str) -> Path:
         """Where a stage's files lie."""
-        owner = "datasets/demo" if stage in ("download", "filter", "recaption") else "runs/demo"
-        return self.folder / "results" / owner / stage
+        return self.folder / stage_folder(load_project("demo", self.folder), stage)
 
     def living_jobs(self) -> list[str]:
         """The numbers of this folder's jobs that have not ended."""

@@ -1,6 +1,7 @@
 """A small made-up run in the stages' file formats, for the report's tests."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -8,15 +9,28 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from darkroom.demo.captions import long_caption, short_caption
-from darkroom.demo.prompts import prompt_records
-from darkroom.demo.render import render
-from darkroom.demo.scenes import sample_scene
-from darkroom.report import ReportInputs
-from darkroom.store import write_json, write_manifest, write_table, write_tar
+from darkroom.report.build import DatasetInputs, ReportInputs
+from darkroom.store import read_table, write_json, write_manifest, write_table, write_tar
+from darkroom.store.drawn import write_chunk
+from darkroom_demo.captions import long_caption, short_caption
+from darkroom_demo.prompts import prompt_records
+from darkroom_demo.render import render
+from darkroom_demo.scenes import sample_scene
+from darkroom_demo.source import SPEC
 
 HOSTILE = '<script>alert(\'x\')</script><img src="http://evil.example/a.png" onerror="alert(1)">'
-STAGES = ("download", "filter", "recaption", "bucket", "cache", "train", "evaluate")
+STAGES = (
+    "download",
+    "score",
+    "filter",
+    "recaption",
+    "bucket",
+    "cache",
+    "train",
+    "draw",
+    "measure",
+    "evaluate",
+)
 
 
 def make_inputs(root: Path, num_samples: int = 24, prompts_per_task: int = 2) -> ReportInputs:
@@ -24,10 +38,9 @@ def make_inputs(root: Path, num_samples: int = 24, prompts_per_task: int = 2) ->
     rng = np.random.default_rng(5)
     return ReportInputs(
         run="demo",
-        dataset="demo",
+        datasets=[DatasetInputs("demo", **_data(root, rng, num_samples))],
         description="A small MMDiT with rectified flow, trained from scratch on the demo world",
         **_evaluation(root, prompts_per_task),
-        **_data(root, rng, num_samples),
         **_training(root, rng),
         manifests=_manifests(root),
         config={"run": {"seed": 0, "note": HOSTILE}, "dataset": {"rows_per_part": 1400}},
@@ -41,25 +54,24 @@ def _evaluation(root: Path, prompts_per_task: int) -> dict:
         seen[record["tag"]] = seen.get(record["tag"], 0) + 1
         if seen[record["tag"]] <= prompts_per_task:
             records.append((index, record))
-    rows = []
+    tables = []
     for model in ("trained", "untrained"):
-        for index, record in records:
-            for k in range(4):
-                path = f"{model}/{index:05d}/samples/{k:04d}.png"
-                scene = sample_scene(rng, task=record["tag"], sides_px=(64, 64), held_out=None)
-                picture = cv2.resize(render(scene), (64, 64), interpolation=cv2.INTER_AREA)
-                if model == "untrained":
-                    picture = rng.integers(90, 170, (64, 64, 3), dtype=np.uint8)
-                (root / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(root / "pictures" / path)
-                correct = model == "trained" and rng.random() < 0.7
-                reason = "" if correct else f"expected triangle>=1, found 0 {HOSTILE if k == 3 else ''}"
-                rows.append(
-                    {"model": model, "prompt_index": index, "tag": record["tag"], "prompt": record["prompt"],
-                     "picture": k, "path": path, "seed": k, "correct": correct, "reason": reason,
-                     "detections": "[]", "clip_score": 25.0}
-                )  # fmt: skip
-    write_table(root / "prompts.parquet", pl.DataFrame(rows), sort_by=None)
+        tar, table = (root / f"pictures/{model}/chunk-00000.{ending}" for ending in ("tar", "parquet"))
+        write_chunk(model, _pictures(model, records, rng), tar, table)
+        tables.append(read_table(table))
+    drawn = pl.concat(tables)
+    correct = [model == "trained" and rng.random() < 0.7 for model in drawn["model"]]
+    reasons = [
+        "" if right else f"expected triangle>=1, found 0 {HOSTILE if k == 3 else ''}"
+        for right, k in zip(correct, drawn["picture"], strict=True)
+    ]
+    judged = drawn.with_columns(
+        correct=pl.Series(correct),
+        reason=pl.Series(reasons),
+        detections=pl.lit("[]"),
+        clip_score=pl.lit(25.0),
+    )
+    write_table(root / "prompts.parquet", judged, sort_by=None)
     tasks = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
     good = dict(
         zip(("overall", "micro", *tasks), (0.68, 0.62, 0.95, 0.81, 0.5, 0.75, 0.44, 0.63), strict=True)
@@ -71,7 +83,9 @@ def _evaluation(root: Path, prompts_per_task: int) -> dict:
         "protocol": {
             "seed": 0,
             "sampling": {"guidance_scale": 3.0, "num_inference_steps": 16},
-            "frechet_clip_distance": "frechet, demo-clip, bicubic 64 px, 1000 real, 252 generated",
+            "frechet_clip_distance": {
+                "definition": "frechet, demo-clip, bicubic 64 px, 1000 real, 252 generated"
+            },
             "prompts": {"name": "demo", "number": 63, "sha256": "5c48e0813e81" + "0" * 52},
         },
     }
@@ -81,6 +95,18 @@ def _evaluation(root: Path, prompts_per_task: int) -> dict:
         "prompts": root / "prompts.parquet",
         "pictures": root / "pictures",
     }
+
+
+def _pictures(model: str, records: list, rng: np.random.Generator) -> Iterator:
+    for index, record in records:
+        pictures = []
+        for _ in range(4):
+            scene = sample_scene(rng, task=record["tag"], sides_px=(64, 64), held_out=None)
+            picture = cv2.resize(render(scene), (64, 64), interpolation=cv2.INTER_AREA)
+            if model == "untrained":
+                picture = rng.integers(90, 170, (64, 64, 3), dtype=np.uint8)
+            pictures.append(picture)
+        yield index, record, [0, 1, 2, 3], np.stack(pictures)
 
 
 def _scores(shares: dict, half: float, clip: float, frechet: float, kernel: float) -> dict:
@@ -130,7 +156,7 @@ def _data(root: Path, rng: np.random.Generator, number: int) -> dict:
     )  # fmt: skip
     return {
         "captions": [root / "captions.parquet"], "tables": [root / "part-00000.parquet"],
-        "tars": [root / "part-00000.tar"], "truth": root / "truth.parquet",
+        "tars": [root / "part-00000.tar"], "listed": root, "truth": SPEC.truth,
         "funnel": root / "funnel.json", "buckets": root / "buckets.json",
     }  # fmt: skip
 
@@ -155,6 +181,7 @@ def _funnel(path: Path) -> None:
             "rows": 5300,
             "kept": left,
             "criteria": criteria,
+            "meaning": {name: f"{name} fails" for name in removed},
             "joint": joint,
             "status": status,
             "unknown": unknown,
@@ -172,7 +199,7 @@ def _training(root: Path, rng: np.random.Generator, steps: int = 1500) -> dict:
     write_table(root / "history.parquet", pl.DataFrame(columns).fill_nan(None), sort_by="step")
     Image.new("RGB", (400, 150), (240, 240, 240)).save(root / "samples_0500.png")
     benchmarks = {}
-    for stage, seconds in zip(STAGES, (41, 2, 63, 1, 22, 251, 44), strict=True):
+    for stage, seconds in zip(STAGES, (41, 1, 2, 63, 1, 22, 251, 30, 12, 2), strict=True):
         benchmarks[stage] = [root / f"{stage}.tsv"]
         memory = "-" if seconds < 2 else f"{700 + 9 * seconds}.5"
         benchmarks[stage][0].write_text(

@@ -102,7 +102,7 @@ def test_nothing_is_left_of_a_cluster_with_running_jobs(
         wait_for_state(cluster, job, "RUNNING")
         cluster.wait_for(lambda: len(cluster.processes()) > 8, 10, "the job's processes")
         folder, mark = cluster.folder, {"SLURM_CLUSTER_NAME": cluster.name}
-        assert list(processes_with(mark))
+        cluster.wait_for(lambda: list(processes_with(mark)), 60, "a process of the job itself")
     assert not folder.exists()
     end = time.monotonic() + 5
     while list(processes_with(mark)) and time.monotonic() < end:

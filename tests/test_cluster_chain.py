@@ -16,12 +16,13 @@ from darkroom.store import read_manifest, read_table
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 # What a person would not set: a test need not spare the scheduler.
-QUICK = {"slurm-init-seconds-before-status-checks": 1, "seconds-between-status-checks": 1}
+QUICK = {"darkroom-init-seconds-before-status-checks": 1, "seconds-between-status-checks": 1}
 SUBMITTED = {
-    *("urls", "download_part", "filter_score_part", "filter_duplicates", "filter_part", "recaption_part"),
-    *("bucket_part", "cache_part", "cache_null", "train", "evaluate", "report"),
+    *("urls", "download_part", "score_part", "score_dataset", "filter_part", "recaption_part"),
+    *("bucket_part", "cache_part", "cache_null", "train_run", "draw_chunk", "measure_metric"),
+    *("evaluate_run", "report_run"),
 }
-DATASET_STAGES = ("download", "filter", "recaption")
+DATASET_STAGES = ("download", "score", "filter", "recaption")
 RUN_STAGES = ("bucket", "cache")
 
 
@@ -57,8 +58,7 @@ def on_cluster(
 
 
 def manifest(project: TinyProject, stage: str) -> Path:
-    owner = "datasets" if stage in DATASET_STAGES else "runs"
-    return project.folder / f"results/{owner}/demo/{stage}/manifest.json"
+    return project.results(stage) / "manifest.json"
 
 
 def test_every_stage_was_a_job_and_training_had_two_nodes(on_cluster: ClusterRun) -> None:
@@ -66,7 +66,7 @@ def test_every_stage_was_a_job_and_training_had_two_nodes(on_cluster: ClusterRun
     assert set(rules) == SUBMITTED
     assert {job["state"] for job in on_cluster.jobs} == {"COMPLETED"}
     assert all(job["name"].startswith("darkroom_") for job in on_cluster.jobs)
-    assert (rules["train"]["nodes"], rules["train"]["partition"]) == ("n[1-2]", "gpu")
+    assert (rules["train_run"]["nodes"], rules["train_run"]["partition"]) == ("n[1-2]", "gpu")
     assert rules["download_part"]["partition"] == "cpu"
     counts = read_manifest(manifest(on_cluster.project, "train"))["counts"]
     assert counts["steps"] == 12 and counts["samples_seen"] == 96
@@ -99,7 +99,7 @@ def test_four_ranks_train_on_what_one_process_trains_on(
 
 def test_an_evaluation_option_submits_evaluate_and_report_alone(on_cluster: ClusterRun) -> None:
     on_cluster.project.edit("config/runs/demo.yaml", {"evaluate": {"num_bootstrap": 30}})
-    assert on_cluster.submitted("snakemake", "--profile", "profiles/slurm") == ["evaluate", "report"]
+    assert on_cluster.submitted("snakemake", "--profile", "profiles/slurm") == ["evaluate_run", "report_run"]
     assert "up to date" in on_cluster.project.run("dvc", "status")
 
 
@@ -108,7 +108,7 @@ def test_dvc_repro_submits_the_stage(on_cluster: ClusterRun) -> None:
     project.edit("config/runs/demo.yaml", {"train": {"learning_rate": 0.0005}})
     before = dict(project.variables)
     project.variables = {**before, "SNAKEMAKE_PROFILE": "profiles/slurm"}
-    assert on_cluster.submitted("dvc", "repro", "--single-item", "train@demo") == ["train"]
+    assert on_cluster.submitted("dvc", "repro", "--single-item", "train-demo") == ["train_run"]
     project.variables = before
 
 

@@ -2,12 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import yaml
 
+from darkroom.components.base import ComponentOf, named_components
 from darkroom.config import ConfigError, load_project, schema_text
 from darkroom.config.load import merge
+from darkroom.settings.base import Section
+from darkroom.stages import component_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,9 +51,9 @@ def write_run(folder: Path, name: str, **values: object) -> None:
         ("datasets/demo.yaml", "num_scenes", "num_scene", "source.num_scene: unknown key"),
         (
             "datasets/demo.yaml",
-            "max_pwatermark: 0.5",
-            "max_pwatermark: 50",
-            "less than or equal to 1; it is 50",
+            "pwatermark, max: 0.5",
+            "pwatermark, max: low",
+            "keep.0.max: input should be a finite number; it is 'low'",
         ),
         ("datasets/demo.yaml", "timeout_s: 4\n", "timeout_s: 4s\n", "download.timeout_s"),
         ("datasets/demo.yaml", "kind: demo", "kind: dmo", "'dmo'"),
@@ -66,7 +70,7 @@ def test_a_mistake_is_named_with_file_key_value_and_what_would_be_right(
 
 def test_a_wrong_key_in_a_list_is_answered_with_those_that_there_are(project_folder: Path) -> None:
     edit(project_folder, "runs/sdxl-novelai-tiny.yaml", "no_caption: zeros", '"null": zeros')
-    known = "name, hidden_layer, max_tokens, padded, pooled, no_caption"
+    known = "name, hidden_layer, max_tokens, padded, pooled, projected, no_caption"
     with pytest.raises(ConfigError, match=rf"cache\.text_encoders\.0\.null: unknown key; known: {known}"):
         load_project("sdxl-novelai-tiny", project_folder)
 
@@ -91,14 +95,15 @@ def test_a_run_takes_what_it_does_not_set_from_the_run_it_extends(project_folder
     assert longer.run.model == demo.run.model
 
 
-def test_a_cache_is_shared_along_extends_as_long_as_dataset_buckets_and_encoders_agree(
+def test_a_cache_is_shared_by_runs_whose_dataset_buckets_and_encoders_agree(
     project_folder: Path,
 ) -> None:
     write_run(project_folder, "longer", extends="demo", train={"num_steps": 700})
     write_run(project_folder, "larger", extends="longer", bucket={"resolution_px": 80})
     write_run(project_folder, "larger-longer", extends="larger", train={"num_steps": 900})
-    owners = {n: load_project(n, project_folder).cache_owner for n in ("longer", "larger", "larger-longer")}
-    assert owners == {"longer": "demo", "larger": "larger", "larger-longer": "larger"}
+    names = ("demo", "longer", "larger", "larger-longer")
+    demo, longer, larger, larger_longer = (load_project(name, project_folder).cache for name in names)
+    assert demo == longer != larger == larger_longer
 
 
 def test_a_mistake_in_the_extended_run_is_blamed_on_its_own_file(project_folder: Path) -> None:
@@ -222,3 +227,45 @@ def test_options_added_later_leave_the_dumped_settings_as_they_were() -> None:
         "mlp_ratio": 4.0,
     }
     assert model.model_copy(update={"mlp": "swiglu"}).model_dump()["mlp"] == "swiglu"
+
+
+def test_every_component_that_the_configuration_names_is_found_by_one_walk() -> None:
+    """Also those of sections to come: what depends on components asks for the marks, not for names of fields."""
+    found = {
+        name: [
+            tuple(named) for section in (project.run, project.dataset) for named in named_components(section)
+        ]
+        for name in ("demo", "pixelprose-sd3", "flux-tiny")
+        for project in [load_project(name, ROOT)]
+    }
+    assert found["demo"] == [
+        ("cache.vae", "demo-vae", "vae"),
+        ("cache.text_encoder", "demo-text", "text_encoder"),
+        *(
+            (f"measure.{metric}.clip", "demo-clip", "clip")
+            for metric in ("clip_score", "frechet_clip_distance", "kernel_clip_distance")
+        ),
+        ("recaption.captioner", "demo-captioner", "captioner"),
+    ]
+    assert ("model.pretrained", "sd3-medium", "model") in found["pixelprose-sd3"]
+    assert ("cache.text_encoders", "demo-t5", "text_encoder") in found["flux-tiny"]
+
+    class Inner(Section):
+        judge: Annotated[str, ComponentOf("clip")] | None = None
+
+    class Outer(Section):
+        inner: tuple[Inner, ...] = (Inner(judge="a"), Inner(), Inner(judge="b"))
+
+    assert [named.name for named in named_components(Outer())] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["demo", "pixelprose-sd3", "dreambooth-sd14-tiny"])
+def test_the_components_of_a_stage_are_those_of_its_sections(name: str) -> None:
+    project = load_project(name, ROOT)
+    encoding = {project.run.cache.vae, *(use.name for use in project.run.cache.encoders)}
+    model = {project.run.model.pretrained} - {None}
+    assert component_names(project, "cache") == sorted(encoding)
+    assert component_names(project, "train") == sorted(encoding | model)
+    judges = {metric.clip for metric in project.run.measure.chosen.values() if hasattr(metric, "clip")}
+    assert component_names(project, "measure") == sorted(judges) and judges
+    assert component_names(project, "download") == component_names(project, "bucket") == []

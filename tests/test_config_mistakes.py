@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 TWIN = "sdxl-novelai-tiny"
 V = {"prediction": "v", "schedule": "scaled_linear", "zero_terminal_snr": True}
 UNET = {"block_out_channels": [32], "sample_size": 4}
+PADDED = {"name": "demo-text", "max_tokens": 32, "padded": True}
+CLIP = {**PADDED, "hidden_layer": -2, "pooled": True}
+CLIP_2 = {**CLIP, "name": "demo-text-2"}
+ZEROS = {"name": "demo-t5", "max_tokens": 48, "padded": True, "no_caption": "zeros"}
 PIXELS = {"width_px": 500, "height_px": 512}
 # Runs besides `wrong`, which phases go on from.
 RUNS = {
@@ -57,19 +61,19 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("resolution_px 160 is not within min_side_px 32 and max_side_px 128", "write another"),
     ),
     "a size to draw that a transformer cannot": (
-        {"evaluate": {"sampling": PIXELS}},
-        ("evaluate.sampling: 500x512: each side must be a multiple of 16 px", "width_px: 496, height_px: 512"),
+        {"draw": {"sampling": PIXELS}},
+        ("draw.sampling: 500x512: each side must be a multiple of 16 px", "width_px: 496, height_px: 512"),
     ),
     "a size to draw during training that a transformer cannot": (
         {"train": {"sampling": {"width_px": 64, "height_px": 72}}},
         ("train.sampling: 64x72: each side must be a multiple of 16 px", "write width_px: 64, height_px: 64"),
     ),
     "a size to draw that SD3's patches do not divide": (
-        {"extends": "pixelprose-sd3", "evaluate": {"sampling": PIXELS}},
+        {"extends": "pixelprose-sd3", "draw": {"sampling": PIXELS}},
         ("500x512: each side must be a multiple of 16 px (8 a latent of sd3-vae, times patch_size 2)", "496"),
     ),
     "a size to draw that a UNet's VAE does not divide": (
-        {"extends": "sdxl-novelai", "evaluate": {"sampling": PIXELS}},
+        {"extends": "sdxl-novelai", "draw": {"sampling": PIXELS}},
         ("500x512: each side must be a multiple of 8 px (8 a latent of sdxl-vae", "write width_px: 496"),
     ),
     "bfloat16 weights": (
@@ -82,7 +86,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "training in float16": (
         {"train": {"dtype": "float16"}},
-        ("train.dtype: float16 is not trained in: small gradients become 0", "write dtype: bfloat16"),
+        ("train.dtype: float16 is not trained in: small gradients become 0", "write dtype: auto, bfloat16"),
     ),
     "a weighting that gives the terminal steps nothing": (
         {"train": {"objective": {**V, "weighting": "min_snr"}}},
@@ -185,6 +189,20 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"extends": "pixelprose-sd3-tiny", "train": {"encoder_dropout": [0.464]}},
         ("encoder_dropout: has 1 numbers for 3 text encoders (demo-text, demo-text-2, demo-t5)", "write one"),
     ),
+    "a null of zeros that SD's pipeline does not draw with": (
+        {"extends": "dreambooth-sd14-tiny", "cache": {"text_encoders": [{**PADDED, "no_caption": "zeros"}]}},
+        ("text_encoders.0.no_caption: diffusers' pipeline of a unet-sd guides away from the empty text", "empty"),
+    ),
+    "a null of zeros that SD3's pipeline does not draw with": (
+        {"extends": "pixelprose-sd3-tiny", "cache": {"text_encoders": [CLIP, CLIP_2, ZEROS]}},
+        ("text_encoders.2.no_caption: diffusers' pipeline of a sd3 guides away from the empty text", "empty"),
+    ),
+    "zeros of one of SDXL's text encoders": (
+        {"extends": TWIN, "cache": {"text_encoders": [
+            {**CLIP, "pooled": False}, {**CLIP_2, "no_caption": "zeros"},
+        ]}},
+        ("text_encoders.0.no_caption: diffusers' pipeline of a unet-sdxl has zeros for all", "write the same"),
+    ),
     "SDXL without sizes": (
         {"extends": TWIN, "cache": {"size_conditioning": False}},
         ("cache.size_conditioning: unet-sdxl is told sizes and crops; write true",),
@@ -250,4 +268,4 @@ def test_snakemake_refuses_before_any_job_and_names_the_file(
         assert "rule train:" not in output and "would have been executed" not in output
     write_runs(project.folder, attention)
     project.variables = {"CUDA_VISIBLE_DEVICES": "", "SNAKEMAKE_PROFILE": "profiles/slurm"}
-    assert "train" in project.planned("--config", "run=wrong")  # the cluster's node has one
+    assert "train_run" in project.planned("--config", "run=wrong")  # the cluster's node has one

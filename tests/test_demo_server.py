@@ -12,10 +12,11 @@ import time
 
 import pytest
 
-from darkroom.config.dataset import DemoSource, Download
-from darkroom.demo.answers import MOVED
-from darkroom.demo.server import running_server, serve, slow_seconds
-from darkroom.demo.world import DemoWorld
+from darkroom.config.dataset import Download
+from darkroom_demo.answers import MOVED
+from darkroom_demo.section import DemoSource
+from darkroom_demo.server import running_server, serve, slow_seconds
+from darkroom_demo.world import DemoWorld
 
 SOURCE = DemoSource(kind="demo", num_scenes=2500, num_digits=3, num_photos=3, seed=5)
 STALL_S, DRIP_S = 1.0, 1.2
@@ -236,8 +237,8 @@ def test_running_server_serves_from_its_own_process_and_ends(world):
 
 def test_the_server_dies_with_a_killed_parent():
     code = (
-        "import json, sys, time; from darkroom.config.dataset import DemoSource\n"
-        "from darkroom.demo.server import running_server\n"
+        "import json, sys, time; from darkroom_demo.section import DemoSource\n"
+        "from darkroom_demo.server import running_server\n"
         "with running_server(DemoSource.model_validate_json(sys.argv[1])) as connect_to:\n"
         "    print(json.dumps(connect_to), flush=True); time.sleep(60)\n"
     )

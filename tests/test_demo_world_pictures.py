@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from darkroom.demo import digits, photos
-from darkroom.demo.encode import decompression_bomb
+from darkroom_demo import digits, photos
+from darkroom_demo.encode import decompression_bomb
 
 
 def test_digits_are_those_of_scikit_learn():

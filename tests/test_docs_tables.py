@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from conftest import TABLE_HEADER, TinyProject
 from doc_pages import DOCS, ROOT, documented_columns, rows_after
+from filter_inputs import Parts, sample
 from test_slurm_faults import FAULTS, RECOVERED, title
 
 from darkroom.config import load_project
@@ -19,10 +20,10 @@ def test_every_download_status_is_explained_once() -> None:
 
 
 def test_the_demo_worlds_rows_faults_and_held_out_combinations_are_told_right() -> None:
-    from darkroom.demo import scenes
-    from darkroom.demo.captions import NUMBERS, PLURALS
-    from darkroom.demo.faults import FAULTS
-    from darkroom.demo.prompts import prompt_records
+    from darkroom_demo import scenes
+    from darkroom_demo.captions import NUMBERS, PLURALS
+    from darkroom_demo.faults import FAULTS
+    from darkroom_demo.prompts import prompt_records
 
     text = (DOCS / "demo-world.md").read_text(encoding="utf-8")
     source = load_project("demo", ROOT).dataset.source
@@ -51,38 +52,35 @@ def test_the_demo_worlds_rows_faults_and_held_out_combinations_are_told_right() 
 @pytest.mark.slow
 def test_the_columns_of_the_docs_are_those_of_the_files(finished_project: TinyProject) -> None:
     for file, columns in documented_columns().items():
-        assert pl.read_parquet_schema(finished_project.folder / file).names() == columns, file
+        # A cache is named by its digest.
+        (path,) = finished_project.folder.glob(file.replace("/CACHE/", "/*/"))
+        assert pl.read_parquet_schema(path).names() == columns, file
 
 
 def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> None:
     from darkroom.bucket import bucket_part
-    from darkroom.config.dataset import Filter
     from darkroom.config.run import Bucket
-    from darkroom.download.writer import SCHEMA
-    from darkroom.filter import find_duplicates, score_part, select_part
     from darkroom.recaption import stage as recaption
-    from darkroom.source import CARRIED
+    from darkroom.sources.table import list_columns
     from darkroom.store.latents import table_columns
     from darkroom.train.record import COLUMNS
 
     told = documented_columns()
-    datasets, runs = "results/datasets/demo", "results/runs/demo"
-    table, scores, copies, kept, buckets = (tmp_path / f"{name}.parquet" for name in "abcde")
-    row = {"row": 0, "uid": "0" * 32, "status": "ok", "sha256": "0" * 64, "width": 512, "height": 512}
-    pl.DataFrame([{**dict.fromkeys(SCHEMA), **row}], schema=SCHEMA).write_parquet(table)
-    score_part(table, scores)
-    find_duplicates([scores], copies)
-    select_part(scores, copies, Filter(), kept)
-    bucket_part(table, kept, Bucket(), buckets)
-    files = {"filter/part-00000.scores": scores, "filter/duplicates": copies, "filter/part-00000": kept}
+    datasets, caches, runs = "results/datasets/demo", "results/caches/CACHE", "results/runs/demo"
+    carried = list_columns(load_project("demo", ROOT).dataset.source)
+    parts = Parts(tmp_path, [sample(0, width=512, height=512)], carried=dict.fromkeys(carried, pl.Float64))
+    parts.select(load_project("demo", ROOT).dataset.keep)
+    buckets = tmp_path / "buckets.parquet"
+    bucket_part(parts.tables[0], parts.selections[0], Bucket(), buckets)
+    files = {"download/part-00000": parts.tables[0], "filter/part-00000": parts.selections[0]}
+    files |= {"score/part-00000.size": parts.scores[0], "score/duplicate": parts.duplicates}
     for name, path in files.items():
         assert told[f"{datasets}/{name}.parquet"] == pl.read_parquet_schema(path).names()
-    assert told[f"{runs}/bucket/part-00000.parquet"] == pl.read_parquet_schema(buckets).names()
-    assert told[f"{datasets}/urls.parquet"] == ["row", "url", "caption", *CARRIED]
-    assert told[f"{datasets}/download/part-00000.parquet"] == list(SCHEMA)
+    assert told[f"{caches}/bucket/part-00000.parquet"] == pl.read_parquet_schema(buckets).names()
+    assert told[f"{datasets}/urls.parquet"] == ["row", "url", "caption", "captions", "repeat_of", *carried]
     captions = told[f"{datasets}/recaption/part-00000.parquet"]
     assert captions[: len(recaption._SCHEMA)] == list(recaption._SCHEMA)
-    assert told[f"{runs}/cache/part-00000.parquet"] == table_columns()
+    assert told[f"{caches}/cache/part-00000.parquet"] == table_columns()
     assert told[f"{runs}/train/history.parquet"] == ["step", *COLUMNS]
 
 

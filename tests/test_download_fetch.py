@@ -15,14 +15,8 @@ from test_download_server import GOOD, Server, serving, settings
 
 from darkroom.download import connection, fetch
 from darkroom.download.fetch import PictureOpener, installed
-from darkroom.download.policy import AddressPolicy, RobotsTagPolicy, Target, parse_url
+from darkroom.download.policy import Target, parse_url
 from darkroom.download.status import STATUSES, Failure, FetchError, is_status, is_transient
-
-NOT_PUBLIC = """
-10.0.0.1 172.16.0.1 192.168.1.1 127.0.0.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 240.0.0.1
-255.255.255.255 198.18.0.1 ::1 :: fe80::1 fc00::1 ff02::1 fec0::1 2001:db8::1 ::ffff:10.0.0.1
-64:ff9b::a00:1 2002:a00:1:: ::127.0.0.1 fe80::1%lo text
-"""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +147,7 @@ def test_a_redirect_to_a_private_address_is_never_contacted(
     "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"]
 )
 def test_loopback_is_refused_however_it_is_written(contacted: list[str], host: str) -> None:
-    assert failure(f"http://{host}:9/a.jpg", allow_networks=()).status == "blocked_address"
+    assert failure(f"http://{host}:8009/a.jpg", allow_networks=()).status == "blocked_address"
     assert contacted == []
 
 
@@ -229,77 +223,6 @@ def test_a_line_break_in_a_url_cannot_add_a_header() -> None:
     assert not set(target.path) & set("\r\n\x00 ")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "127.0.0.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "198.18.0.1",
-        "::1",
-        "::",
-        "fe80::1",
-        "fc00::1",
-        "ff02::1",
-        "fec0::1",
-        "2001:db8::1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::a00:1",
-        "2002:a00:1::",
-        "::127.0.0.1",
-        "fe80::1%lo",
-        "text",
-    ],
-)
-def test_addresses_that_are_not_public_are_refused(address: str) -> None:
-    assert not AddressPolicy().allows(address)
-
-
-def test_public_addresses_and_allowed_networks_pass() -> None:
-    for address in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"):
-        assert AddressPolicy().allows(address)
-    assert AddressPolicy(["10.1.0.0/16"]).allows("10.1.2.3")
-    assert AddressPolicy(["10.1.0.0/16"]).allows("::ffff:10.1.2.3")
-    assert not AddressPolicy(["10.1.0.0/16"]).allows("10.2.0.1")
-    with pytest.raises(ValueError, match=r"allow_networks: '10.1.0.1/16'"):
-        AddressPolicy(["10.1.0.1/16"])
-
-
-@pytest.mark.parametrize(
-    ("value", "refused"),
-    [
-        ("noai", True),
-        ("NoAI , nofollow", True),
-        ("none", True),
-        ("all", False),
-        ("otherbot: noai", False),
-        ("darkroom: noai", True),
-        ("otherbot: nofollow, darkroom: noimageai", True),
-        ("darkroom: nofollow, otherbot: noai", False),
-        ("max-snippet: 20, noindex", True),
-        ("unavailable_after: 25 Jun 2010 15:00:00 PST", False),
-    ],
-)
-def test_the_robots_tag_is_read_with_its_agents(value: str, refused: bool) -> None:
-    headers = Message()
-    headers["X-Robots-Tag"] = "nofollow"
-    headers["X-Robots-Tag"] = value
-    policy = RobotsTagPolicy(settings().disallowed_directives)
-    target = Target("http", "a.example", 80, "/")
-    if refused:
-        with pytest.raises(FetchError, match="opted_out"):
-            policy.after_headers(target, headers)
-    else:
-        policy.after_headers(target, headers)
-
-
 def test_a_body_that_is_opted_out_is_not_read(server: Server) -> None:
     def unfinished(handler: object) -> None:
         handler.send_response(200)  # type: ignore[attr-defined]
@@ -321,8 +244,8 @@ def test_a_further_policy_sees_every_hop_and_can_refuse(server: Server) -> None:
             if target.path == "/good.jpg":
                 raise FetchError("opted_out", "a registry says no")
 
-        def after_headers(self, target: Target, headers: Message) -> None:
-            pass
+        def after_headers(self, target: Target, headers: Message) -> tuple[str, ...]:
+            return ()
 
     policy = OnlyJpg()
     with pytest.raises(FetchError, match="a registry says no"):

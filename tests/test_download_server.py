@@ -25,6 +25,8 @@ def settings(**changes: object) -> Download:
         "total_timeout_s": 8.0,
         "num_retries": 0,
         "max_side_px": 64,
+        # The manners have tests of their own.
+        "obey_robots_txt": False,
     }
     return Download(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -167,6 +169,7 @@ ROUTES: dict[str, Callable[[Handler], None]] = {
     "/good.jpg": _constant(GOOD),
     "/copy.jpg": _constant(GOOD),
     "/large.png": _constant(encoded(picture(200, 100, (10, 200, 90)), "PNG")),
+    "/robots.txt": _constant(b"none", 404),
     "/404.jpg": _constant(b"gone", 404),
     "/410.jpg": _constant(b"gone", 410),
     "/busy-once.jpg": _busy_once,

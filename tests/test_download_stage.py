@@ -16,8 +16,9 @@ from PIL import Image
 from test_download_server import GOOD, Server, serving, settings
 
 from darkroom import store
-from darkroom.download import download_part, fetch, stage, writer
-from darkroom.download.decode import Decoder
+from darkroom.download import driven, fetch, writer
+from darkroom.download.journal import Journal
+from darkroom.download.stage import download_part
 
 HOST = "http://images.example:80"
 
@@ -60,9 +61,9 @@ def write_list(path: Path, urls: list[str | None], **columns: object) -> Path:
         "row": range(count),
         "url": urls,
         "caption": [f"picture {i}" for i in range(count)],
-        "similarity": [0.3] * count,
-        "pwatermark": [0.1] * count,
-        "punsafe": [None] * count,
+        "similarity": pl.Series([0.3] * count, dtype=pl.Float64),
+        "pwatermark": pl.Series([0.1] * count, dtype=pl.Float64),
+        "punsafe": pl.Series([None] * count, dtype=pl.Float64),
         "width": [640] * count,
         "height": [480] * count,
     }
@@ -107,9 +108,23 @@ def test_rows_and_members_carry_the_same_facts(server: Server, tmp_path: Path) -
         [HOST + "/good.jpg", HOST + "/copy.jpg", HOST + "/large.png"],
         caption=captions,
         similarity=[0.25, float("nan"), None],
+        width=[float("inf"), 1.0, float("-inf")],
+        Language=["en", None, "de"],
+        is_ad=[True, False, None],
+        STARS=pl.Series([3, None, 250], dtype=pl.UInt8),
     )
-    _, table, tar = run(urls, tmp_path, server)
-    assert table.schema == pl.Schema(writer.SCHEMA)
+    counts, table, tar = run(urls, tmp_path, server)
+    carried = {"similarity": pl.Float64, "pwatermark": pl.Float64, "Language": pl.String}
+    carried |= {"is_ad": pl.Boolean, "STARS": pl.UInt8}
+    assert {name: table.schema[name] for name in carried} == carried
+    assert set(table.columns) == {*writer.OWN_COLUMNS, *carried, "punsafe"}
+    assert counts["not_finite"] == {"similarity": 1}
+    for name, values in (
+        ("Language", ["en", None, "de"]),
+        ("is_ad", [True, False, None]),
+        ("STARS", [3, None, 250]),
+    ):
+        assert table[name].to_list() == values
     assert table["caption"].to_list() == captions
     assert table["similarity"].to_list() == [0.25, None, None]
     assert table["sha256"][0] == table["sha256"][1] == hashlib.sha256(GOOD).hexdigest()
@@ -134,15 +149,12 @@ def test_rows_and_members_carry_the_same_facts(server: Server, tmp_path: Path) -
             assert {"uid", "url", "caption", "sha256", "width", "original_width"} <= set(told)
 
 
-def test_a_second_run_after_a_killed_one_writes_the_same_bytes(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_after_a_killed_one_writes_the_same_bytes(server: Server, tmp_path: Path) -> None:
     urls = write_list(tmp_path / "urls.parquet", [HOST + path for path in [*FINE, *FAULTS] * 2])
     _, _, tar = run(urls, tmp_path, server)
     before = (tar.read_bytes(), tar.with_suffix(".parquet").read_bytes())
     (tmp_path / ".part-00000.tar.work").mkdir()
     (tmp_path / ".part-00000.tar.work" / "urls.arrow").write_text("half a file")
-    monkeypatch.setattr(writer, "SPOOL_BYTES", 10)  # and from a spool on disk
     _, _, tar = run(urls, tmp_path, server)
     assert (tar.read_bytes(), tar.with_suffix(".parquet").read_bytes()) == before
     assert list(tmp_path.glob(".*")) == []
@@ -165,8 +177,8 @@ def test_urls_that_cannot_be_fetched_are_rows_with_a_status(tmp_path: Path) -> N
     urls = write_list(tmp_path / "urls.parquet", bad)
     _, table, tar = run(urls, tmp_path)
     assert table["status"].to_list() == [
-        *["blocked_scheme"] * 4,
-        "duplicate_url",  # no URL at all, twice
+        *["blocked_scheme"] * 3,
+        *["no_url"] * 2,
         "invalid_url",
         "blocked_address",
     ]
@@ -186,16 +198,14 @@ def test_an_empty_list_gives_an_empty_part(tmp_path: Path) -> None:
     urls = write_list(tmp_path / "urls.parquet", [])
     counts, table, _ = run(urls, tmp_path)
     assert counts == {"rows": 0, "status": {}}
-    assert table.schema == pl.Schema(writer.SCHEMA)
+    assert table.schema == writer.table_schema(pl.read_parquet(urls))
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"url": None}, r"urls.parquet: no column 'url'; it has row, caption"),
-        ({"similarity": None}, "no column 'similarity'"),
         ({"url": [1, 2]}, "column 'url' holds Int64, it should hold text"),
-        ({"pwatermark": ["0.1", "0.2"]}, "column 'pwatermark' holds String, it should hold numbers"),
         ({"row": [0, 2]}, "line 1 has row 2; column 'row' should count from 0"),
         ({"row": [0, None]}, "line 1 has row None"),
     ],
@@ -217,13 +227,15 @@ def test_a_part_past_the_end_is_a_clear_error(tmp_path: Path) -> None:
 def test_a_row_that_img2dataset_loses_is_an_internal_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Faulty(Decoder):
-        def __call__(self, stream: io.BytesIO, bbox_list: object = None):  # type: ignore[no-untyped-def]
-            if stream.getvalue() != GOOD:
-                raise RuntimeError("lost")
-            return super().__call__(stream, bbox_list)
+    resize = driven._Pictures.resize
 
-    monkeypatch.setattr(stage, "Decoder", Faulty)
+    def lost(self: driven._Pictures, stream: io.BytesIO, bbox_list: object = None) -> tuple[object, ...]:
+        found = resize(self, stream, bbox_list)
+        if found[3] == 200:
+            raise RuntimeError("lost")
+        return found
+
+    monkeypatch.setattr(driven._Pictures, "resize", lost)
     urls = write_list(tmp_path / "urls.parquet", [HOST + "/large.png", HOST + "/good.jpg"])
     counts, table, _ = run(urls, tmp_path, server)
     assert "lost" in capsys.readouterr().err
@@ -231,19 +243,24 @@ def test_a_row_that_img2dataset_loses_is_an_internal_error(
     assert table["status"].to_list() == ["internal_error", "ok"]
 
 
-def test_a_full_disk_ends_the_part_and_leaves_no_output(
+def test_a_full_disk_ends_the_part_and_leaves_its_journal_alone(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SPOOL_BYTES", 1)
+    append = Journal._append
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(self: Journal, content: bytes) -> None:
+        if len(content) > 500:
+            raise OSError(28, "No space left on device")
+        append(self, content)
 
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
     urls = write_list(tmp_path / "urls.parquet", [HOST + "/good.jpg", HOST + "/large.png"])
-    with pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Journal, "_append", full)
         run(urls, tmp_path, server)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["urls.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part-00000.journal", "urls.parquet"]
+    # When there is room again, the part is made.
+    assert run(urls, tmp_path, server)[0]["status"] == {"ok": 2}
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_progress_is_logged(
@@ -259,7 +276,7 @@ def test_progress_is_logged(
 
 def test_the_download_loads_neither_torch_nor_the_rest_of_img2dataset() -> None:
     code = (
-        "import sys; from darkroom.download import stage; stage._downloader_class();"
+        "import sys; from darkroom.download import driven; driven._downloader_class();"
         "print([m for m in ('torch', 'cv2', 'albumentations', 'img2dataset') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from darkroom.demo.prompts import scene_record
-from darkroom.demo.render import render
-from darkroom.demo.scenes import COLORS, SHAPES, TASKS, Scene, Thing, sample_scene
-from darkroom.evaluate import detector
-from darkroom.evaluate.geneval import Detection, judge, summarise
-from darkroom.evaluate.selftest import self_test
+from darkroom.metrics.rules import Detection, judge, summarise
+from darkroom_demo import detector
+from darkroom_demo.prompts import scene_record
+from darkroom_demo.render import render
+from darkroom_demo.scenes import COLORS, SHAPES, TASKS, Scene, Thing, sample_scene
+from darkroom_demo.selftest import self_test
 
 
 def reduced(picture: np.ndarray, side: int) -> np.ndarray:

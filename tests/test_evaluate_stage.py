@@ -1,193 +1,243 @@
-"""The evaluate stage, with drawers that know the answer and a CLIP that sees mean colours."""
+"""Measure and evaluate, on pictures that are right or noise, with a CLIP that sees mean colours."""
 
 import json
+import shutil
 
-import cv2
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from drawn_pictures import MEASURE, Judged, mean_clip, noise, perfect, write_references
+from test_components import write_clip
+from typer.testing import CliRunner
 
-from darkroom.config.run import Evaluate
-from darkroom.demo.prompts import prompt_records
-from darkroom.demo.render import render
-from darkroom.demo.scenes import COLORS, Scene, Thing
-from darkroom.evaluate import stage
-from darkroom.evaluate.pictures import draw_all, load_prompts
-from darkroom.evaluate.references import References, choose, read_references
-from darkroom.store import write_table, write_tar
-
-SETTINGS = Evaluate(
-    prompts="demo",
-    num_pictures_per_prompt=2,
-    max_prompts=3,
-    batch_size=8,
-    clip="mean",
-    num_reference_pictures=12,
-    num_bootstrap=50,
-    sampling={"width_px": 64, "height_px": 64},
-)
-SPOTS = {"left of": (0.25, 0.5), "right of": (0.75, 0.5), "above": (0.5, 0.25), "below": (0.5, 0.75)}
-OTHER = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-CORNERS = [(0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75)]
-
-
-class MeanColor:
-    """A CLIP of sorts."""
-
-    def encode_images(self, pictures):
-        return np.stack([p.reshape(-1, 3).mean(axis=0) / 255 for p in pictures])
-
-    def encode_texts(self, texts):
-        return np.ones((len(texts), 3))
-
-
-def scene_of(record) -> Scene:
-    kinds = [(i["class"], i.get("color")) for i in record["include"] for _ in range(i["count"])]
-    spots = CORNERS
-    if record["tag"] == "position":
-        relation = record["include"][1]["position"][0]
-        spots = [SPOTS[OTHER[relation]], SPOTS[relation]]
-    if len(kinds) == 1:
-        spots = [(0.5, 0.5)]
-    things = tuple(
-        Thing(shape, color or COLORS[0], x, y, 0.4, 0.0)
-        for (shape, color), (x, y) in zip(kinds, spots, strict=False)
-    )
-    return Scene(record["tag"], things, "plain", "white", 64, 64, 0)
-
-
-def perfect(prompts, _places):
-    by_prompt = {r["prompt"]: r for r in prompt_records()}
-    return np.stack([render(scene_of(by_prompt[p])) for p in prompts])
-
-
-def noise(prompts, _places):
-    return np.random.default_rng(0).integers(0, 256, (len(prompts), 64, 64, 3), dtype=np.uint8)
+from darkroom.cli import app
+from darkroom.components.base import Component
+from darkroom.config.run import Measure
+from darkroom.evaluate.compare import compare
+from darkroom.metrics import clip_score, distances
+from darkroom.metrics.base import Inputs, Measured, Metric
+from darkroom.metrics.clip_score import ClipScore
+from darkroom.metrics.references import References, choose, read_references
+from darkroom.metrics.table import METRICS
+from darkroom.report.results import read_failures, read_pictures, read_results
+from darkroom.report.table import results_markdown
+from darkroom.settings.base import Section
+from darkroom.store import write_table
 
 
 @pytest.fixture
 def references(tmp_path) -> References:
-    rng = np.random.default_rng(1)
-    tables, tars, buckets = [], [], []
-    for part in range(2):
-        rows, members = [], []
-        for i in range(10):
-            picture = np.full((60, 90, 3), rng.integers(0, 256, 3), np.uint8)
-            picture[:, :9] = 0  # cropped away
-            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-            rows.append({"uid": f"{i:02d}{part}", "row": i, "width": 90, "height": 60})
-            members.append((f"{i:02d}{part}.jpg", jpeg))
-        spans = write_tar(tmp_path / f"{part}.tar", members)
-        table = pl.DataFrame(rows).with_columns(
-            offset=pl.Series([spans[n][0] for n, _ in members]),
-            size=pl.Series([spans[n][1] for n, _ in members]),
-        )
-        place = {"bucket_width": 60, "bucket_height": 60, "resized_width": 90, "resized_height": 60}
-        place |= {"crop_left": 15, "crop_top": 0}
-        bucket = table.select("uid", "row").with_columns(**{k: pl.lit(v) for k, v in place.items()})
-        write_table(tmp_path / f"{part}.parquet", table)
-        write_table(tmp_path / f"{part}.buckets.parquet", bucket)
-        tables.append(tmp_path / f"{part}.parquet")
-        tars.append(tmp_path / f"{part}.tar")
-        buckets.append(tmp_path / f"{part}.buckets.parquet")
-    return References(tables, tars, buckets)
+    (tmp_path / "real").mkdir()
+    return write_references(tmp_path / "real")
 
 
 @pytest.fixture
-def evaluated(tmp_path, references, monkeypatch):
-    drawers = {"trained": perfect, "untrained": noise}
-    monkeypatch.setattr(stage, "load_drawer", lambda model, *_: drawers[model.name])
-    models = {}
-    for name in drawers:
-        models[name] = tmp_path / name
-        models[name].mkdir()
-        (models[name] / "weights").write_text(name)
-    out = tmp_path / "out"
-    identity = {"name": "mean", "sha256": "0" * 64, "resize": "none"}
-
-    def run():
-        return stage.evaluate(
-            models, SETTINGS, MeanColor(), identity, references,
-            out / "metrics.json", out / "prompts.parquet", out / "pictures", tmp_path / "work",
-        )  # fmt: skip
-
-    return run, out
+def judged(tmp_path, references, monkeypatch) -> Judged:
+    for module in (clip_score, distances):
+        monkeypatch.setattr(module, "load", mean_clip)
+    return Judged(tmp_path / "run", references)
 
 
-def test_a_model_that_draws_what_is_asked_for_scores_one_and_noise_scores_zero(evaluated):
-    run, out = evaluated
-    counts = run()
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert counts["prompts"] == 18
+def metrics_of(judged: Judged) -> dict:
+    return json.loads((judged.folder / "metrics.json").read_text())
+
+
+def test_a_model_that_draws_what_is_asked_for_scores_one_and_noise_scores_zero(judged):
+    counts = judged.run()
+    metrics = metrics_of(judged)
+    assert counts["prompts"] == 18 and counts["metrics"] == 4
     assert counts["pictures"] == {"trained": 36, "untrained": 36}
     assert metrics["trained"]["geneval"]["overall"] == 1
     assert metrics["untrained"]["geneval"]["overall"] == 0
     gap = metrics["difference"]["geneval"]
     assert (gap["overall"], gap["overall_low"], gap["overall_high"]) == (1, 1, 1)
     assert metrics["protocol"]["prompts"]["number"] == 18
-    assert "12 real, 36 generated" in metrics["protocol"]["frechet_clip_distance"]
+    assert "12 real, 36 generated" in metrics["protocol"]["frechet_clip_distance"]["definition"]
+    assert metrics["protocol"]["geneval"]["self_test"] == 1
+    for name in ("clip_score", "frechet_clip_distance", "kernel_clip_distance"):
+        gap = metrics["trained"][name] - metrics["untrained"][name]
+        assert metrics["difference"][name] == pytest.approx(gap, abs=2e-6)
 
 
-def test_pictures_lie_in_genevals_layout_and_each_has_its_row(evaluated):
-    run, out = evaluated
-    run()
-    table = pl.read_parquet(out / "prompts.parquet")
+def test_each_picture_has_its_row_with_every_metrics_columns(judged):
+    judged.run()
+    table = pl.read_parquet(judged.folder / "prompts.parquet")
     assert table.height == 72
     for row in table.iter_rows(named=True):
-        assert Image.open(out / "pictures" / row["path"]).size == (64, 64)
         assert json.loads(row["detections"]) or not row["correct"]
         assert (row["reason"] == "") == row["correct"]
-    record = json.loads((out / "pictures/trained/00000/metadata.jsonl").read_text())
-    assert record == prompt_records()[0]
-    paired = table.filter(pl.col("model") == "trained")["seed"].to_list()
-    assert paired == table.filter(pl.col("model") == "untrained")["seed"].to_list()
-    assert len(set(paired)) == 36
+    assert table["clip_score"].is_between(0, 100).all()
+    paired = [table.filter(pl.col("model") == m)["seed"].to_list() for m in ("trained", "untrained")]
+    assert paired[0] == paired[1] and len(set(paired[0])) == 36
 
 
-def test_a_second_evaluation_gives_the_same_bytes_and_draws_nothing(evaluated, monkeypatch):
-    run, out = evaluated
-    run()
-    names = ("metrics.json", "prompts.parquet")
-    first = [(out / name).read_bytes() for name in names]
-
-    def refuse(*_):
-        raise AssertionError("loaded a model although every picture was there")
-
-    monkeypatch.setattr(stage, "load_drawer", refuse)
-    run()
-    assert [(out / name).read_bytes() for name in names] == first
+def test_scores_do_not_depend_on_the_chunks_and_a_second_evaluation_gives_the_same_bytes(judged, tmp_path):
+    judged.run()
+    first = [(judged.folder / name).read_bytes() for name in ("metrics.json", "prompts.parquet")]
+    judged.evaluate()
+    assert [(judged.folder / name).read_bytes() for name in ("metrics.json", "prompts.parquet")] == first
+    other = judged.with_draw(tmp_path / "other", prompts_per_chunk=4)
+    other.run()
+    assert (other.folder / "metrics.json").read_bytes() == first[0]
 
 
-def test_an_interrupted_drawing_goes_on_with_whole_groups(tmp_path):
-    records = load_prompts(SETTINGS)
-    calls = []
-
-    def breaks(prompts, places):
-        calls.append(places)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return noise(prompts, places)
-
-    with pytest.raises(KeyboardInterrupt):
-        draw_all(tmp_path, "m", records, lambda: breaks, SETTINGS)
-    assert len(list(tmp_path.glob("0*"))) == 8  # two groups of batch_size / pictures = 4 prompts
-    (tmp_path / "00001/samples/0001.png").unlink()
-    drawn = draw_all(tmp_path, "m", records, lambda: breaks, SETTINGS)
-    assert drawn == 36 - 8
-    assert calls[3] == calls[0] and calls[4] == calls[2]
+def test_a_metric_of_other_pictures_is_refused(judged):
+    judged.run()
+    judged.draw_all(untrained=perfect)
+    for name in judged.measured()[1:]:
+        judged.measure_one(name)
+    with pytest.raises(
+        ValueError, match=r"geneval was measured on other pictures .* run `snakemake measure`"
+    ):
+        judged.evaluate()
 
 
-def test_pictures_of_another_size_than_asked_for_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"uint8 \(8, 64, 64, 3\) was asked for"):
-        draw_all(tmp_path, "m", load_prompts(SETTINGS), lambda: lambda p, _: noise(p, _)[:, :32], SETTINGS)
+def test_a_metric_that_lacks_a_picture_is_refused(judged):
+    judged.run()
+    path = judged.folder / "measure/clip_score.parquet"
+    write_table(path, pl.read_parquet(path).head(71), sort_by=None)
+    with pytest.raises(ValueError, match="clip_score has 71 values for 72 pictures"):
+        judged.evaluate()
 
 
-def test_max_prompts_takes_the_first_of_each_task():
-    records = load_prompts(SETTINGS)
-    assert [r["tag"] for r in records].count("position") == 3
-    assert records[0] == prompt_records()[0]
-    assert len(load_prompts(SETTINGS.model_copy(update={"max_prompts": 0}))) == len(prompt_records())
+def test_of_prompts_of_ones_own_geneval_says_nothing_anywhere_but_why(judged, tmp_path):
+    own = tmp_path / "mine.txt"
+    own.write_text("".join(f"{text}\n" for text in ("a photo of a circle", "a photo of a square")))
+
+    def white(prompts, places):
+        return np.full((len(prompts), 64, 64, 3), 250, np.uint8)
+
+    mine = judged.with_draw(tmp_path / "own", prompts={"kind": "file", "path": str(own)})
+    mine.draw = type(mine.draw).model_validate(mine.draw.model_dump(warnings=False))
+    mine.draw_all(trained=white, untrained=white)
+    assert mine.measured() == ["clip_score", "frechet_clip_distance", "kernel_clip_distance"]
+    for name in mine.measured():
+        mine.measure_one(name)
+    assert mine.evaluate()["not_measured"] == 1
+    metrics = metrics_of(mine)
+    assert "GenEval does not apply" in metrics["not_measured"]["geneval"]
+    for part in ("trained", "untrained", "difference", "protocol"):
+        assert "geneval" not in metrics[part]
+    table = pl.read_parquet(mine.folder / "prompts.parquet")
+    assert not {"correct", "reason", "detections"} & set(table.columns)
+    assert "GenEval" not in results_markdown(metrics) and "CLIPScore" in results_markdown(metrics)
+    results = read_results(mine.folder / "metrics.json")
+    assert results["by_task"] == [] and results["headline"]["name"] == "CLIPScore"
+    assert results["silent"] == [metrics["not_measured"]["geneval"]]
+    assert read_failures(mine.folder / "prompts.parquet") == []
+    (task,) = read_pictures(mine.folder / "prompts.parquet", mine.folder / "draw/pictures", 4)
+    assert task["name"] == "Prompts" and task["prompts"][0]["models"][0]["right"] is None
+
+
+def test_prompts_that_ask_for_nothing_are_not_judged_among_others_that_do(judged, tmp_path):
+    told = {"tag": "single_object", "include": [{"class": "circle", "count": 1}]}
+    records = [{**told, "prompt": "a photo of a circle"}, {**told, "include": [], "prompt": "a square"}]
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    mixed = judged.with_draw(tmp_path / "mixed", prompts={"kind": "geneval", "path": str(path)})
+    mixed.measure = {"geneval": MEASURE["geneval"]}
+    mixed.draw_all(trained=lambda prompts, _: perfect(["a photo of a circle"] * len(prompts), _))
+    assert mixed.measure_one("geneval") == {"correct": 2, "not_judged": 4}
+    mixed.evaluate()
+    assert metrics_of(mixed)["trained"]["geneval"]["single_object"] == 1
+    assert metrics_of(mixed)["untrained"]["geneval"]["overall"] == 0
+
+
+def as_run(judged: Judged, root, name: str) -> None:
+    folder = root / "results/runs" / name / "evaluate"
+    folder.mkdir(parents=True)
+    for file in ("metrics.json", "prompts.parquet"):
+        shutil.copy(judged.folder / file, folder)
+
+
+def test_two_runs_are_compared_by_prompt_and_unequal_protocols_are_refused(judged, tmp_path, monkeypatch):
+    judged.run()
+    as_run(judged, tmp_path, "demo")
+    better = metrics_of(judged)["trained"]
+    worse = judged.with_draw(tmp_path / "worse")
+    worse.draw_all(trained=noise)
+    for name in worse.measured():
+        worse.measure_one(name)
+    worse.evaluate()
+    as_run(worse, tmp_path, "longer")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["compare", "demo", "longer"])
+    assert result.exit_code == 0, result.output
+    rows = dict(line.strip("| ").split(" | ", 1) for line in result.output.splitlines()[2:])
+    assert rows["GenEval, overall"] == "1.00 | 0.00 | -1.00 (-1.00 to -1.00)"
+    assert rows["CLIPScore"].startswith(f"{better['clip_score']:.1f} | ")
+    assert rows["Fréchet distance on CLIP features"].startswith(f"{better['frechet_clip_distance']:.3f} | ")
+    path = tmp_path / "results/runs/longer/evaluate/metrics.json"
+    body = json.loads(path.read_text())
+    body["protocol"]["sampling"]["guidance_scale"] = 7.0
+    path.write_text(json.dumps(body))
+    refused = CliRunner().invoke(app, ["compare", "demo", "longer"])
+    assert refused.exit_code == 2
+    told = " ".join(refused.output.replace("│", " ").split())
+    assert "protocol.sampling.guidance_scale is 5.0 in results/runs/demo/evaluate and 7.0 in" in told
+    with pytest.raises(ValueError, match=r"metrics\.json: missing; snakemake evaluate makes it"):
+        compare(tmp_path / "nowhere", tmp_path)
+
+
+class Brightness(Section):
+    """How bright pictures are."""
+
+    scale: float = 1.0
+
+
+def measure_brightness(section: Brightness, inputs: Inputs) -> Measured:
+    tables = []
+    for drawn in inputs.drawn.values():
+        values = [float(picture.mean()) * section.scale for picture in drawn.pictures()]
+        table = drawn.table().select("model", "prompt_index", "picture")
+        tables.append(table.with_columns(brightness=pl.Series(values)))
+    return Measured(pl.concat(tables), {"definition": f"mean of all channels x {section.scale}"})
+
+
+def test_a_new_metric_is_one_spec_and_shows_everywhere_without_drawing_again(judged, monkeypatch):
+    judged.run()
+    before = {path: path.stat().st_mtime_ns for path in (judged.folder / "draw").rglob("*")}
+    spec = Metric(
+        "brightness", Brightness, measure_brightness, "Brightness", "higher", 3, "mean", "brightness"
+    )
+    monkeypatch.setitem(METRICS, spec.name, spec)
+    judged.measure = {**MEASURE, "brightness": {"scale": 2.0}}
+    judged.measure_one("brightness")
+    judged.evaluate()
+    metrics = metrics_of(judged)
+    assert metrics["trained"]["brightness_low"] < metrics["trained"]["brightness"]
+    assert metrics["protocol"]["brightness"]["definition"] == "mean of all channels x 2.0"
+    row = f"| Brightness | {metrics['trained']['brightness']:.3f} |"
+    assert row in results_markdown(metrics)
+    assert read_results(judged.folder / "metrics.json")["numbers"][-1]["sense"] == "higher is better"
+    assert "brightness" in pl.read_parquet_schema(judged.folder / "prompts.parquet")
+    assert {path: path.stat().st_mtime_ns for path in (judged.folder / "draw").rglob("*")} == before
+
+
+def test_the_configuration_knows_the_metrics_of_the_table_and_no_others():
+    chosen = Measure.model_validate({"kernel_clip_distance": {"clip": "x"}, "geneval": None}).chosen
+    assert list(chosen) == ["kernel_clip_distance"]
+    with pytest.raises(ValueError, match="names no metric; write one or more of geneval, clip_score"):
+        Measure.model_validate({"geneval": None})
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Measure.model_validate({"clip_scores": {"clip": "x"}})
+    with pytest.raises(ValueError, match="no such detector; known: contour"):
+        Measure.model_validate({"geneval": {"detector": "mask2former"}})
+
+
+def test_a_real_clip_scores_and_its_protocol_tells_it(tmp_path, references):
+    judged = Judged(tmp_path / "run", references)
+    judged.draw_all()
+    from darkroom.store.drawn import drawn_by_model
+
+    component = Component(kind="clip", path=str(write_clip(tmp_path / "clip")))
+    inputs = Inputs(
+        drawn_by_model(judged.chunks["parquet"], judged.chunks["tar"]), judged.records, {"tiny": component}
+    )
+    measured = clip_score.measure(ClipScore(clip="tiny"), inputs)
+    assert measured.table["clip_score"].is_between(0, 100).all() and measured.table.height == 72
+    assert measured.protocol["clip"]["resize"] == "shorter side bicubic to 32 px, centre crop"
+    assert len(measured.protocol["clip"]["sha256"]) == 64
 
 
 def test_references_are_the_first_by_uid_and_cropped_like_training(references):

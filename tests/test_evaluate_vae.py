@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import torch
 
-from darkroom.config.components import Component
-from darkroom.demo.prompts import prompt_records, scene_record
-from darkroom.demo.render import render
-from darkroom.demo.scenes import TASKS, sample_scene
-from darkroom.evaluate import detector
-from darkroom.evaluate.geneval import judge, summarise
-from darkroom.models.components import load_vae
+from darkroom.components.base import Component
+from darkroom.components.vae import load_vae
+from darkroom.metrics.rules import judge, summarise
+from darkroom_demo import detector
+from darkroom_demo.prompts import prompt_records, scene_record
+from darkroom_demo.render import render
+from darkroom_demo.scenes import TASKS, sample_scene
 
-VAE = Path(__file__).parents[1] / "src/darkroom/demo/components/vae"
+VAE = Path(__file__).parents[1] / "src/darkroom_demo/components/vae"
 
 
 @torch.no_grad()

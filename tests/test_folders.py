@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 
 from darkroom.config.dataset import Download, parse_source
-from darkroom.demo.folder import write_folders
-from darkroom.folders import list_folders, prior_uids, state_of_folders
 from darkroom.recaption.original import keep_captions
-from darkroom.source import count_rows, download_from, write_urls
+from darkroom.sources import classes
+from darkroom.sources import folder as pictures
+from darkroom.sources.base import Part
+from darkroom.sources.priors import prior_uids
+from darkroom.sources.table import count_rows, download_from, write_urls
 from darkroom.store import read_table, sha256_file, write_table
+from darkroom_demo.folder import write_folders
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,12 +38,14 @@ def source_of(folder: Path, **values: Any) -> Any:
     return parse_source({"kind": "pictures", "folder": str(folder), **values})
 
 
-def read_in(source: Any, out: Path, **options: Any) -> tuple[pl.DataFrame, dict[str, Any]]:
+def read_in(
+    source: Any, out: Path, columns: Sequence[str] = (), **options: Any
+) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The download table of a source's only part, by row, and its counts."""
     out.mkdir(exist_ok=True)
-    num = write_urls(source, out / "urls.parquet")
+    num = write_urls(source, out / "urls.parquet", columns)
     part = out / "part.tar", out / "part.parquet"
-    counts = download_from(source, out / "urls.parquet", 0, num, Download(**options), *part)
+    counts = download_from(source, Part(out / "urls.parquet", 0, num, Download(**options), *part))
     return read_table(part[1]).sort("row"), counts
 
 
@@ -54,12 +60,14 @@ def test_every_picture_and_every_caption_is_one_row_with_a_status(tmp_path: Path
     (folder / "widow.txt").write_text("no picture", encoding="utf-8")
     captioned(folder, "cut.png", "cut short", "grey")
     (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:60])
-    captioned(folder, "print.tiff", "a format that is not decoded", "pink")
+    captioned(folder, "print.tiff", "a format of one's own", "pink")
+    captioned(folder, "phone.png", "a format that is not decoded", "pink")
+    (folder / "phone.png").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (folder / "notes.md").write_text("neither")
     picture(folder / ".hidden.png")
     source = source_of(folder)
-    assert count_rows(source) == 8
-    assert list_folders(source).num_others == 1
+    assert count_rows(source) == 9
+    assert pictures.FOLDERS.listing(source).num_others == 1
     table, counts = read_in(source, tmp_path / "out")
     ends = dict(zip(table["url"], table["status"], strict=True))
     assert ends == {
@@ -70,12 +78,30 @@ def test_every_picture_and_every_caption_is_one_row_with_a_status(tmp_path: Path
         "local:latin.png": "no_caption",
         "local:widow.txt": "no_picture",
         "local:cut.png": "truncated_image",
-        "local:print.tiff": "unsupported_image",
+        "local:print.tiff": "ok",
+        "local:phone.png": "unsupported_image",
     }
-    assert sum(counts["status"].values()) == 8
+    assert sum(counts["status"].values()) == 9
     told = dict(zip(table["url"], table["caption"], strict=True))
     assert told["local:one.png"] == "a red thing" and told["local:deep/er/two%20words.JPG"] == "grün"
     assert table.filter(status="truncated_image")["sha256"][0] == sha256_file(folder / "cut.png")
+
+
+def test_a_caption_may_end_in_caption_too_and_two_for_one_picture_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    captioned(folder, "one.png", "in a .txt")
+    picture(folder / "two.png", "blue")
+    (folder / "two.caption").write_text("in a .caption")
+    (folder / "widow.caption").write_text("no picture")
+    table, _ = read_in(source_of(folder), tmp_path / "out")
+    assert table.select("url", "caption", "status").rows() == [
+        ("local:one.png", "in a .txt", "ok"),
+        ("local:two.png", "in a .caption", "ok"),
+        ("local:widow.caption", None, "no_picture"),
+    ]
+    (folder / "two.txt").write_text("another")
+    with pytest.raises(ValueError, match=r"two.caption and two.txt are both the caption of two; keep one"):
+        count_rows(source_of(folder))
 
 
 def test_the_same_files_give_the_same_bytes_wherever_the_folder_lies(tmp_path: Path) -> None:
@@ -120,11 +146,11 @@ def test_a_url_with_dots_does_not_leave_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     captioned(folder, "good.png", "good")
     source = source_of(folder)
-    write_urls(source, tmp_path / "urls.parquet")
+    write_urls(source, tmp_path / "urls.parquet", [])
     forged = read_table(tmp_path / "urls.parquet").with_columns(url=pl.lit("local:../secret.png"))
     write_table(tmp_path / "urls.parquet", forged, sort_by="row")
     out = tmp_path / "part.tar", tmp_path / "part.parquet"
-    counts = download_from(source, tmp_path / "urls.parquet", 0, 1, Download(), *out)
+    counts = download_from(source, Part(tmp_path / "urls.parquet", 0, 1, Download(), *out))
     assert counts["status"] == {"blocked_path": 1}
 
 
@@ -185,9 +211,12 @@ def test_a_class_has_its_prompt_or_its_folders_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"prompts.json has no prompt for the class n01443537"):
         count_rows(parse_source(values))
     prompts.write_text(json.dumps({"n01440764": "a photo of a tench", "n01443537": "a goldfish"}))
-    assert [c for _, c in list_folders(parse_source(values)).rows] == ["a photo of a tench", "a goldfish"]
-    named = parse_source({"kind": "classes", "folder": str(ROOT / "src/darkroom/demo/pictures/shapes")})
-    assert {c for _, c in list_folders(named).rows} == {
+    assert [row.captions[0] for row in classes.FOLDERS.listing(parse_source(values)).rows] == [
+        "a photo of a tench",
+        "a goldfish",
+    ]
+    named = parse_source({"kind": "classes", "folder": str(ROOT / "src/darkroom_demo/pictures/shapes")})
+    assert {row.captions[0] for row in classes.FOLDERS.listing(named).rows} == {
         "red circle", "blue square", "green cross", "purple triangle",
     }  # fmt: skip
 
@@ -209,30 +238,28 @@ def test_dreambooths_class_pictures_are_known_by_their_uids(tmp_path: Path) -> N
         parse_source({**values, "class_folder": "x"})
 
 
-def test_a_file_that_is_added_or_written_again_changes_the_sources_state(tmp_path: Path) -> None:
-    captioned(tmp_path, "one.png", "a")
-    states = [state_of_folders(source_of(tmp_path))]
-    captioned(tmp_path, "two.png", "b")
-    states.append(state_of_folders(source_of(tmp_path)))
-    (tmp_path / "one.txt").write_text("another caption")
-    states.append(state_of_folders(source_of(tmp_path)))
-    assert len(set(states)) == 3 and states[-1] == state_of_folders(source_of(tmp_path))
-
-
 def test_kept_captions_stand_for_the_long_and_the_short_one_and_are_counted(tmp_path: Path) -> None:
-    table = pl.DataFrame({"uid": ["a", "b", "c"], "row": [0, 1, 2], "caption": ["one", None, "three"]})
+    several = [None, None, None, ["some words", "a few more words", "two words", "of it"]]
+    columns = {
+        "uid": ["a", "b", "c", "d"],
+        "row": [0, 1, 2, 3],
+        "caption": ["one", None, "three", "some words"],
+    }
+    table = pl.DataFrame({**columns, "captions": several}, schema_overrides={"captions": pl.List(pl.String)})
     write_table(tmp_path / "table.parquet", table)
-    kept = pl.DataFrame({"uid": ["a", "b", "c"], "row": [0, 1, 2], "kept": [True, True, False]})
+    kept = pl.DataFrame({"uid": columns["uid"], "row": [0, 1, 2, 3], "kept": [True, True, False, True]})
     write_table(tmp_path / "kept.parquet", kept)
     counts = keep_captions(tmp_path / "table.parquet", tmp_path / "kept.parquet", tmp_path / "out.parquet")
-    assert counts == {"captioned": 0, "kept_original": 2, "empty": 1}
+    assert counts == {"captioned": 0, "kept_original": 3, "empty": 1}
     made = read_table(tmp_path / "out.parquet")
-    assert made["caption_long"].to_list() == made["caption_short"].to_list() == ["one", ""]
+    assert made["caption_original"].to_list() == ["one", "", "some words"]
+    assert made["caption_long"].to_list() == ["one", "", "a few more words"]
+    assert made["caption_short"].to_list() == ["one", "", "of it"]
 
 
 def test_the_twins_pictures_are_those_that_the_module_draws(tmp_path: Path) -> None:
     write_folders(tmp_path)
-    committed = ROOT / "src/darkroom/demo/pictures"
+    committed = ROOT / "src/darkroom_demo/pictures"
     assert {p.relative_to(tmp_path) for p in tmp_path.rglob("*")} == {
         p.relative_to(committed) for p in committed.rglob("*")
     }

@@ -12,13 +12,13 @@ from test_train_data import FINGERPRINT, write_cache
 from test_train_loop import ALONE, PARTS, changed, make_models
 from torch.nn.parallel import DistributedDataParallel
 
-from darkroom.models.context import ContextExtension
+from darkroom.exported.context import ContextExtension
 from darkroom.train import record
 from darkroom.train.data import LatentCache
-from darkroom.train.loader import Loader
+from darkroom.train.loader import BatchMaker
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import History, Progress
-from darkroom.train.step import Stepper, make_optimizers, rate_of
+from darkroom.train.step import Stepper, learning_rate_at, make_optimizers
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/recipes/mended.md"
@@ -60,7 +60,7 @@ def test_dreambooth_in_colossalai_kept_half_precision_weights_and_lost_its_updat
 
 
 def test_novelai_reproduction_multiplied_its_rate_by_the_batch_size_and_ours_is_what_is_written():
-    rates = [rate_of(5, settings().model_copy(update={"global_batch_size": n})) for n in (1, 4, 64)]
+    rates = [learning_rate_at(5, settings().model_copy(update={"global_batch_size": n})) for n in (1, 4, 64)]
     assert rates[0] == rates[1] == rates[2]
 
 
@@ -103,8 +103,8 @@ def stepped(cache, model, options, num=1):
     """Gradient norms of the first steps of an optimizer."""
     trained, ema = model
     stepper = Stepper(trained, make_optimizers(trained, options), ema, options)
-    loader = Loader(cache, BatchPlan(0, options.global_batch_size, cache.uids), options, 0, 0)
-    return [float(stepper.step(loader.make(step))[1]) for step in range(num)]
+    batches = BatchMaker(cache, BatchPlan(0, options.global_batch_size, cache.uids), options, 0)
+    return [float(stepper.step(batches.make(step))[1]) for step in range(num)]
 
 
 def test_open_diffusion_clipped_each_partial_gradient_and_ours_the_whole_one(cache):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from darkroom.models.mmdit import MMDiT, axial_angles, axial_rope, rotate, timestep_sinusoid
+from darkroom.exported.mmdit import MMDiT, axial_angles, axial_rope, rotate, timestep_sinusoid
 
 
 def small(**changes) -> MMDiT:

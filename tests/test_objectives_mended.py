@@ -12,10 +12,10 @@ from test_components import write_vae
 from test_objectives_algebra import normals, settings
 
 from darkroom import objectives
-from darkroom.models.components import decode_latents, encode_latents
+from darkroom.components.vae import decode_latents, encode_latents
 from darkroom.objectives import NoiseLevel, TrainingObjective
 from darkroom.sample.schedulers import make_scheduler
-from darkroom.train.step import rate_of
+from darkroom.train.step import learning_rate_at
 
 V = {"prediction": "v", "schedule": "scaled_linear"}
 
@@ -154,7 +154,7 @@ def test_novelai_reproduction_scaled_sdxl_latents_by_another_vaes_factor_and_our
 def test_pixelprose_and_open_diffusion_warmed_up_in_micro_steps_and_ours_counts_optimizer_steps():
     base = settings().model_copy(update={"num_steps": 100, "num_warmup_steps": 10, "global_batch_size": 16})
     rates = [
-        [rate_of(step, base.model_copy(update={"microbatch_size": size})) for step in range(20)]
+        [learning_rate_at(step, base.model_copy(update={"microbatch_size": size})) for step in range(20)]
         for size in (16, 2)
     ]
     assert rates[0] == rates[1]

@@ -16,8 +16,9 @@ def make_uids(num, first=0):
     return np.stack([np.full(num, 7, np.uint64), np.arange(first, first + num, dtype=np.uint64)], axis=1)
 
 
-def make_plan(counts, size, seed=0):
-    return BatchPlan(seed, size, {(64 + 16 * k, 64): make_uids(n, 1000 * k) for k, n in enumerate(counts)})
+def make_plan(counts, size, seed=0, first_step=0):
+    buckets = {(64 + 16 * k, 64): make_uids(n, 1000 * k) for k, n in enumerate(counts)}
+    return BatchPlan(seed, size, buckets, first_step)
 
 
 bucket_counts = st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any)
@@ -39,6 +40,25 @@ def test_account_is_what_the_batches_show(counts, size, seed, num_steps):
     visits = [seen[1000 * k + i] for k, n in enumerate(counts) for i in range(n)]
     assert account["num_samples"] == sum(counts)
     assert account["num_visits"] == sum(visits) == num_steps * size
+    assert (account["min_visits"], account["max_visits"]) == (min(visits), max(visits))
+    assert account["never_seen"] == visits.count(0)
+    assert account["repeated"] == sum(v - 1 for v in visits if v)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(bucket_counts, sizes, st.integers(0, 60), st.integers(0, 40))
+def test_a_plan_that_begins_later_goes_on_in_the_same_batches(counts, size, first, num_steps):
+    whole, later = make_plan(counts, size), make_plan(counts, size, first_step=first)
+    seen = Counter()
+    for step in range(num_steps):
+        one, other = whole.batch(first + step), later.batch(step)
+        assert other.step == step and one.bucket == other.bucket
+        np.testing.assert_array_equal(one.uids, other.uids)
+        np.testing.assert_array_equal(one.visits, other.visits)
+        seen.update(other.uids[:, 1].tolist())
+    account = later.account(num_steps)
+    visits = [seen[1000 * k + i] for k, n in enumerate(counts) for i in range(n)]
+    assert account["num_visits"] == num_steps * size
     assert (account["min_visits"], account["max_visits"]) == (min(visits), max(visits))
     assert account["never_seen"] == visits.count(0)
     assert account["repeated"] == sum(v - 1 for v in visits if v)

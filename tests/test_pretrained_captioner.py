@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,27 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-import darkroom.demo
-from darkroom.config.components import Component
-from darkroom.demo.captions import is_right
-from darkroom.demo.pretrain.captioner import LONG_PROMPTS, SHORT_PROMPTS, train_captioner
-from darkroom.demo.pretrain.captioner_data import draw_pool, draw_sample, mirrored, patch_facts
-from darkroom.demo.render import render
-from darkroom.demo.scenes import COLORS, SHAPES, sample_scene
-from darkroom.recaption.captioner import Captioner
-from darkroom.recaption.score import relation_is_true, shapes_are_right
+import darkroom_demo
+from darkroom.captioners.llava import Llava
+from darkroom.components.base import Component
+from darkroom.metrics.geometry import relations
 from darkroom.store import sha256_folder
+from darkroom_demo.captions import is_right
+from darkroom_demo.judge import shapes_are_right
+from darkroom_demo.pretrain.captioner import LONG_PROMPTS, SHORT_PROMPTS, train_captioner
+from darkroom_demo.pretrain.captioner_data import draw_pool, draw_sample, mirrored, patch_facts
+from darkroom_demo.render import render
+from darkroom_demo.scenes import COLORS, RELATIONS, SHAPES, Scene, Thing, sample_scene
 
-FOLDER = Path(darkroom.demo.__file__).parent / "components/captioner"
+FOLDER = Path(darkroom_demo.__file__).parent / "components/captioner"
 NUM_SCENES = 120
+_NOUN = rf"(?:(?P<color{{0}}>{'|'.join(COLORS)}) )?(?P<shape{{0}}>{'|'.join(SHAPES)})"
+_RELATION = re.compile(
+    rf"\ba {_NOUN.format(1)} (?P<relation>{'|'.join(RELATIONS)}) a {_NOUN.format(2)}\b", re.IGNORECASE
+)
+CIRCLE = Thing("circle", "red", 0.25, 0.5, 0.4, 0.0)
+TRIANGLE = Thing("triangle", "blue", 0.75, 0.5, 0.4, 0.0)
+PAIR = Scene("position", (CIRCLE, TRIANGLE), "plain", "white", 100, 100, 0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,8 +50,8 @@ def stored(picture: np.ndarray) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def captioner() -> Captioner:
-    return Captioner(Component(kind="captioner", path=str(FOLDER)), "bfloat16", device="cpu")
+def captioner() -> Llava:
+    return Llava(Component(kind="captioner", path=str(FOLDER)), "bfloat16", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,47 @@ def caption(captioner, pictures):
     head, tails = captioner.requests([LONG_PROMPTS[0], SHORT_PROMPTS[0]])
     answers = captioner.generate(captioner.prepare(pictures, head), tails, 48)
     return [[answer.text for answer in kind] for kind in answers]
+
+
+def relation_is_true(caption: str, scene: Scene) -> bool | None:
+    """Whether the relation that a caption claims holds by GenEval's rule; None when it claims none.
+
+    A caption that names things that are not there, or there more than once, is wrong.
+    """
+    found = _RELATION.search(caption)
+    if found is None:
+        return None
+    boxes = []
+    for number in ("1", "2"):
+        color, shape = found[f"color{number}"], found[f"shape{number}"].lower()
+        things = [t for t in scene.things if t.shape == shape and (not color or t.color == color.lower())]
+        if len(things) != 1:
+            return False
+        boxes.append(things[0].box(scene.width, scene.height))
+    return found["relation"].lower() in relations(boxes[0], boxes[1])
+
+
+@pytest.mark.parametrize(
+    ("caption", "true"),
+    [
+        ("a red circle left of a blue triangle on a plain white ground", True),
+        ("a blue triangle right of a red circle on a plain white ground", True),
+        ("a photo of a triangle right of a circle", True),
+        ("a photo of a circle above a triangle", False),
+        ("a blue circle left of a red triangle", False),
+        ("a red circle and a blue triangle on a plain white ground", None),
+    ],
+)
+def test_a_claimed_relation_is_judged_by_where_the_things_are(caption, true):
+    assert relation_is_true(caption, PAIR) is true
+
+
+def test_a_short_caption_may_leave_colours_out_but_not_get_them_wrong():
+    assert shapes_are_right("a photo of a circle left of a triangle", PAIR)
+    assert shapes_are_right("a red circle and a triangle", PAIR)
+    assert not shapes_are_right("a blue circle and a triangle", PAIR)
+    assert not shapes_are_right("a photo of a circle", PAIR)
+    assert not shapes_are_right("a photo of two circles and a triangle", PAIR)
 
 
 def test_at_least_nine_of_ten_long_captions_name_shapes_colours_and_number(described):

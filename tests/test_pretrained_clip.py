@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from darkroom.config.components import Component
-from darkroom.demo.captions import long_caption, short_caption
-from darkroom.demo.pretrain import clip as pretrain
-from darkroom.demo.pretrain import tokenizer as tokenizer_training
-from darkroom.demo.pretrain.data import (
+from darkroom.components.base import Component
+from darkroom.components.clip import load_clip
+from darkroom.components.text_encoders import load_text_encoder
+from darkroom_demo.captions import long_caption, short_caption
+from darkroom_demo.pretrain import clip as pretrain
+from darkroom_demo.pretrain import tokenizer as tokenizer_training
+from darkroom_demo.pretrain.data import (
     MUTATIONS,
     alternatives,
     claimed_facts,
@@ -24,12 +26,10 @@ from darkroom.demo.pretrain.data import (
     say,
     short_claim,
 )
-from darkroom.demo.prompts import prompt_records
-from darkroom.demo.scenes import TASKS, sample_scene
-from darkroom.models.components import load_clip
-from darkroom.models.text_encoders import load_text_encoder
+from darkroom_demo.prompts import prompt_records
+from darkroom_demo.scenes import TASKS, sample_scene
 
-FOLDER = Path(__file__).parents[1] / "src/darkroom/demo/components/clip"
+FOLDER = Path(__file__).parents[1] / "src/darkroom_demo/components/clip"
 MIN_ACCURACY = {
     "shape": 0.95,
     "color": 0.95,
@@ -113,18 +113,18 @@ def test_words_are_single_tokens_and_the_end_has_the_highest_id(scorer):
     tokenizer = scorer.tokenizer
     for caption in ("a photo of three red circles", "a triangle left of a cross", "a photograph of a cat"):
         assert len(tokenizer(caption)["input_ids"]) == len(caption.split()) + 2
-    assert tokenizer.eos_token_id == len(tokenizer) - 1 == scorer.model.vocab_size - 1
+    assert tokenizer.eos_token_id == len(tokenizer) - 1 == scorer.towers.model.vocab_size - 1
 
 
 def test_captions_and_prompts_fit_the_context(scorer, some_scenes):
     texts = [long_caption(scene) for scene in some_scenes] + [record["prompt"] for record in prompt_records()]
     longest = max(len(row) for row in scorer.tokenizer(texts)["input_ids"])
-    assert longest <= scorer.model.context_length == 32
+    assert longest <= scorer.towers.model.context_length == 32
 
 
 def test_true_captions_score_above_those_changed_in_one_thing(scorer):
     pool = make_pool(1000, [(64, 64)], seed=778, crop=False, num_workers=1)
-    accuracy = pretrain.measure_clip(scorer.model, scorer.tokenizer, pool, num_each=80, seed=1)
+    accuracy = pretrain.measure_clip(scorer.towers.model, scorer.tokenizer, pool, num_each=80, seed=1)
     assert {kind: accuracy[kind] for kind, bar in MIN_ACCURACY.items() if accuracy[kind] < bar} == {}
 
 

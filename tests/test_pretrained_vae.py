@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from darkroom.config.components import Component
-from darkroom.demo.pretrain.data import Pool, make_pool
-from darkroom.demo.pretrain.vae import batches, losses, scene_latents, to_tensor, train_vae
-from darkroom.models.components import decode_latents, encode_latents, load_vae
+from darkroom.components.base import Component
+from darkroom.components.vae import decode_latents, encode_latents, load_vae
+from darkroom_demo.pretrain.data import Pool, make_pool
+from darkroom_demo.pretrain.vae import batches, losses, scene_latents, to_tensor, train_vae
 
-FOLDER = Path(__file__).parents[1] / "src/darkroom/demo/components/vae"
+FOLDER = Path(__file__).parents[1] / "src/darkroom_demo/components/vae"
 MIN_PSNR_DB = 28.0
 SIZES = [(64, 64), (48, 80), (80, 48)]
 

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from darkroom.demo.captions import claims, long_caption, short_caption
-from darkroom.demo.prompts import prompt_records
-from darkroom.demo.scenes import (
+from darkroom_demo.captions import claims, long_caption, short_caption
+from darkroom_demo.prompts import prompt_records
+from darkroom_demo.scenes import (
     HELD_OUT_COLORED,
     HELD_OUT_COUNTED,
     HELD_OUT_RELATIONS,

@@ -6,16 +6,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from darkroom.report.table import results_markdown
+from darkroom.config import load_project
+from darkroom.publish import stage_name
+from darkroom.publish.add import out_of_step
+from darkroom.publish.readme import readme_text
 
 ROOT = Path(__file__).parents[1]
-METRICS = ROOT / "results/runs/demo/evaluate/metrics.json"
+METRICS = ROOT / "published/evaluate-demo/metrics.json"
 
 
-def test_the_result_table_is_that_of_the_committed_metrics() -> None:
+def test_the_tables_are_those_of_what_is_published() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    between = readme.split("<!-- results -->\n")[1].split("<!-- /results -->")[0]
-    assert between == results_markdown(json.loads(METRICS.read_text()))
+    assert readme_text(readme, ROOT) == readme, "give `darkroom publish --write`"
+    assert readme_text(readme.replace("0.86", "0.96"), ROOT) == readme
+
+
+def test_cards_and_bundles_are_those_of_what_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert out_of_step() == [], "give `darkroom publish --write`"
 
 
 def test_the_published_model_is_better_than_the_untrained_one_beyond_its_interval() -> None:
@@ -28,9 +36,13 @@ def test_the_picture_is_there() -> None:
     assert (ROOT / "docs/demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("stage", ["download", "filter", "recaption", "bucket", "cache", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "stage",
+    ["download", "score", "filter", "recaption", "bucket", "cache", "train", "draw", "measure", "evaluate"],
+)
 def test_the_committed_lock_was_made_with_the_committed_configuration(stage: str) -> None:
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][f"{stage}@demo"]
+    name = stage_name(load_project("demo", ROOT), stage)
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][name]
     for file, sections in lock["params"].items():
         values = yaml.safe_load((ROOT / file).read_text())
         for section, recorded in sections.items():

@@ -14,9 +14,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from darkroom.config.components import Component
-from darkroom.demo.pretrain.captioner import make_processor
-from darkroom.recaption.captioner import Captioner
+from darkroom.captioners.llava import Llava
+from darkroom.components.base import Component
+from darkroom_demo.pretrain.captioner import make_processor
 
 PROMPTS = ("Describe the image in detail.", "Describe the image briefly.")
 
@@ -86,7 +86,7 @@ def test_any_resolution_pictures_get_the_texts_of_transformers_generate(tmp_path
     }
     text = Qwen2Config(**sides) if family == "qwen2" else MistralConfig(**sides, sliding_window=12)
     save_llava_next(tmp_path, text)
-    captioner = Captioner(Component(kind="captioner", path=str(tmp_path)), "float32", device="cpu")
+    captioner = Llava(Component(kind="captioner", path=str(tmp_path)), "float32", device="cpu")
     rng = np.random.default_rng(0)
     shapes = [(30, 60), (60, 30), (50, 50), (20, 24)]
     pictures = [Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in shapes]

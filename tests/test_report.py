@@ -2,20 +2,21 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from report_inputs import HOSTILE, make_inputs
 
-from darkroom.demo.captions import long_caption, short_caption
-from darkroom.demo.scenes import Scene, Thing
-from darkroom.recaption.score import caption_is_right
-from darkroom.report import ReportInputs, build_report
+from darkroom.report.build import DatasetInputs, ReportInputs, build_report
 from darkroom.report.data import read_captions, read_funnel
 from darkroom.report.plots import running_mean
 from darkroom.report.results import read_pictures, read_results
 from darkroom.report.runs import clock, read_chain, read_costs
+from darkroom_demo.captions import long_caption, short_caption
+from darkroom_demo.judge import caption_is_right
+from darkroom_demo.scenes import Scene, Thing
 
 SECTIONS = ("result", "pictures", "data", "captions", "buckets", "training", "cost", "provenance")
 
@@ -89,7 +90,8 @@ def test_hostile_texts_are_shown_as_text(page, inputs, tmp_path):
         assert "<script>alert('x')</script>" in page.text[name], name
     raw = build_report(inputs, tmp_path / "r.html").read_text()
     assert "<script" not in raw and 'src="http' not in raw
-    hostile = replace(inputs, run=HOSTILE, dataset=HOSTILE, description=HOSTILE)
+    of = replace(inputs.datasets[0], dataset=HOSTILE)
+    hostile = replace(inputs, run=HOSTILE, datasets=[of], description=HOSTILE)
     assert "<script" not in build_report(hostile, tmp_path / "h.html").read_text()
 
 
@@ -100,7 +102,7 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(page):
 
 
 def test_a_report_of_nothing_says_what_is_missing(tmp_path):
-    empty = ReportInputs(run="bare", dataset="none", metrics=tmp_path / "not-there.json")
+    empty = ReportInputs(run="bare", datasets=[DatasetInputs("none")], metrics=tmp_path / "not-there.json")
     page = Page(build_report(empty, tmp_path / "report.html").read_text())
     for name in SECTIONS:
         assert re.search(r"\bNo \w+(:| were)", page.text[name]), name
@@ -124,10 +126,13 @@ def test_the_same_inputs_give_the_same_page(inputs, tmp_path):
 
 def test_scores_come_in_genevals_order_with_intervals(inputs):
     found = read_results(inputs.metrics)
-    assert [row["key"] for row in found["tasks"]][:3] == ["overall", "single_object", "two_object"]
-    assert found["tasks"][0]["trained"] == {"value": 0.68, "low": pytest.approx(0.59), "high": 0.77}
-    frechet = next(row for row in found["distances"] if row["name"] == "Frechet distance")
-    assert frechet["difference"]["value"] == "\N{MINUS SIGN}0.6891"
+    (geneval,) = found["by_task"]
+    assert [row["key"] for row in geneval["rows"]][:3] == ["overall", "single_object", "two_object"]
+    assert geneval["rows"][0]["trained"] == {"value": 0.68, "low": pytest.approx(0.59), "high": 0.77}
+    frechet = next(row for row in found["numbers"] if row["name"].startswith("Fréchet distance"))
+    assert frechet["difference"]["value"] == "\N{MINUS SIGN}0.689"
+    assert frechet["definition"].endswith("1000 real, 252 generated")
+    assert found["headline"] == {"name": "GenEval overall", "trained": "68 %", "untrained": "2 %"}
 
 
 def test_pictures_are_paired_and_spread_over_a_tasks_prompts(inputs):
@@ -140,21 +145,23 @@ def test_pictures_are_paired_and_spread_over_a_tasks_prompts(inputs):
 
 
 def test_the_funnel_leaves_out_pairs_that_never_fail_together(inputs):
-    funnel = read_funnel(inputs.funnel)
+    funnel = read_funnel(inputs.datasets[0].funnel)
     assert [step["remaining"] for step in funnel["steps"]][-1] == funnel["kept"] == 4191
-    assert funnel["joint"] == [{"first": "watermark", "second": "duplicate", "fails": 12}]
+    assert funnel["joint"] == [{"first": "pwatermark fails", "second": "duplicate fails", "fails": 12}]
     assert funnel["statuses"][0]["name"] == "ok"
 
 
 def test_captions_are_counted_right_where_the_truth_is_known(inputs):
-    found = read_captions(inputs.captions, inputs.tables, inputs.tars, inputs.truth, 8)
+    of = inputs.datasets[0]
+    judge = partial(of.truth.judge, of.listed)
+    found = read_captions(of.captions, of.tables, of.tars, judge, 8)
     by_name = {row["name"]: row for row in found["summary"]}
     assert by_name["Long caption"]["right"] == pytest.approx(23 / 24)
     assert by_name["Short caption"]["right"] == 1
     assert by_name["Alt-text"]["right"] < 0.3
     assert by_name["Short caption"]["truncated"] == 1
     assert any(text["right"] is False for e in found["examples"] for text in e["texts"][1:])
-    unknown = read_captions(inputs.captions, inputs.tables, inputs.tars, None, 3)
+    unknown = read_captions(of.captions, of.tables, of.tars, None, 3)
     assert unknown["judged"] == 0 and unknown["summary"][0]["right"] is None
 
 
@@ -192,7 +199,7 @@ def test_a_broken_chain_of_manifests_is_marked(inputs, tmp_path):
     other = tmp_path / "manifest.json"
     other.write_text(inputs.manifests["download"].read_text().replace("download", "downloads"))
     broken = {row["stage"]: row for row in read_chain({**inputs.manifests, "download": other})}
-    assert broken["filter"]["upstream"][0]["current"] is False
+    assert broken["score"]["upstream"][0]["current"] is False
     without = {row["stage"]: row for row in read_chain({"filter": inputs.manifests["filter"]})}
     assert without["filter"]["upstream"][0]["current"] is None
 

@@ -52,6 +52,19 @@ def test_a_flow_sampler_keeps_the_spread_of_the_data_within_2_percent(name, std)
     assert float(drawn.std()) == pytest.approx(std, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["euler", "heun", "euler-stochastic", "dpm++"])
+def test_a_shift_that_a_pipeline_gives_for_a_size_counts_where_the_model_wants_one(name):
+    """FLUX's pipeline gives mu to every scheduler; exp(mu) is the shift."""
+    fixed = {**config(), "shift": math.exp(0.7)}
+    samplers = [
+        make_sampler(name, found) for found in (fixed, fixed, {**config(), "use_dynamic_shifting": True})
+    ]
+    samplers[0].set_timesteps(6)
+    for sampler, mu in zip(samplers[1:], (2.0, 0.7), strict=True):
+        sampler.set_timesteps(6, mu=mu)
+        torch.testing.assert_close(sampler.timesteps.float(), samplers[0].timesteps.float())
+
+
 def test_sd3_from_scratch_added_noise_without_the_score_and_widened_what_it_drew():
     """Its sampler on the same data: 1.19 instead of 1. Ours takes the score's term: 0.99 (an ODE has 0.988)."""
     sampler = OwnSampler("euler-stochastic")

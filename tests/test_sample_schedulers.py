@@ -6,16 +6,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from test_objectives_algebra import settings
-from test_sample_pipeline import build, call, generator
+from test_sample_pipeline import build, call, draw, generator
 from test_train_stage import SETTINGS as TRAIN
 from test_train_stage import cached  # noqa: F401 (a fixture)
 from test_train_stage import run as train
 
 from darkroom import objectives
+from darkroom.exported.pipeline import rescale_guided
+from darkroom.formats.diffusers import load_pipeline
 from darkroom.objectives import NoiseLevel
-from darkroom.sample.draw import draw
-from darkroom.sample.export import load_pipeline
-from darkroom.sample.pipeline import rescale_guided
 from darkroom.sample.schedulers import make_scheduler
 
 TERMINAL = {"schedule": "scaled_linear", "zero_terminal_snr": True}
@@ -70,7 +69,7 @@ def test_a_shift_by_resolution_is_exported_for_the_pictures_trained_on():
     assert make_scheduler(settings(timestep_shift=1.5), 64 * 64).config.shift == 1.5
 
 
-def test_a_v_model_is_trained_exported_and_drawn_from_as_one(cached, tmp_path):  # noqa: F811
+def test_a_v_model_is_trained_exported_and_drawn_from_as_one(cached, tmp_path):
     lines = []
     objective = settings(prediction="v", **TERMINAL, weighting="min_snr", weight_floor=1.0).objective
     train(cached, tmp_path, TRAIN.model_copy(update={"objective": objective}), log=lines.append)

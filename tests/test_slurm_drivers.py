@@ -1,16 +1,16 @@
 """Drivers of two small rules on real clusters: one that is itself a job, and those that ask a job database.
 
 Whatever the database does not tell, the driver ends or goes on. One cluster has a real slurmdbd, and one has none
-though its driver asks. The jobs only wait; what is tested is `workflow/driver`, which the Snakefile starts in the
-same way.
+though its driver asks. The jobs only wait; what is tested is the executor `darkroom`.
 """
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,44 +19,55 @@ from conftest import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-SNAKEFILE = f"""
-import sys
-sys.path.insert(0, {str(ROOT / "workflow")!r})
-
+SNAKEFILE = """
 rule all:
     input: "b.txt"
     localrule: True
 
 rule first:
     output: "a.txt"
-    shell: "while [ ! -e {{config[go]}} ]; do sleep 0.2; done; touch {{output}}"
+    shell: "touch {config[go]}.awaited; while [ ! -e {config[go]} ]; do sleep 0.2; done; touch {output}"
 
 rule second:
     input: "a.txt"
     output: "b.txt"
-    shell: "touch {{output}}"
+    shell: "touch {output}"
 
-onstart:
-    from driver import guard
-    guard.start(workflow)
+# Each of four at once.
+rule many:
+    input: expand("many-{i}.txt", i=range(4))
+    localrule: True
+
+rule one_of_many:
+    output: "many-{i}.txt"
+    shell: "sleep 3; touch {output}"
 """
 OPTIONS = [
-    *("--executor", "slurm", "--jobs", "4", "--default-resources", "slurm_partition=cpu", "mem_mb=500"),
-    *("--retries", "1", "--latency-wait", "5", "--seconds-between-status-checks", "2"),
-    *("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command"),
+    *("--executor", "darkroom", "--jobs", "4", "--default-resources", "slurm_partition=cpu", "mem_mb=500"),
+    *(
+        "--nolock",
+        "--rerun-incomplete",
+        "--retries",
+        "1",
+        "--latency-wait",
+        "5",
+        "--seconds-between-status-checks",
+        "2",
+    ),
+    *("--darkroom-init-seconds-before-status-checks", "2", "--darkroom-status-command"),
 ]
 
 
 class Driver:
     """`snakemake` on two small rules; the first waits until it may go on."""
 
-    def __init__(self, folder: Path, cluster: Cluster, *resources: str) -> None:
+    def __init__(self, folder: Path, cluster: Cluster, *resources: str, targets: Sequence[str] = ()) -> None:
         self.folder, self.cluster, self.go = folder, cluster, folder / "go"
         (folder / "Snakefile").write_text(SNAKEFILE)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         base = {**os.environ, "PATH": path, "NO_COLOR": "1", "DARKROOM_LOST_S": "10"}
         base.pop("SNAKEMAKE_PROFILE", None)
-        options = [*OPTIONS, "sacct", "--config", f"go={self.go}"]
+        options = [*targets, *OPTIONS, "sacct", "--config", f"go={self.go}"]
         if resources:
             options += ["--set-resources", *resources]
         with open(folder / "driver.log", "wb") as log:
@@ -105,8 +116,8 @@ Drive = Callable[..., Driver]
 def drive(tmp_path: Path) -> Iterator[Drive]:
     drivers: list[Driver] = []
 
-    def start(cluster: Cluster, *resources: str) -> Driver:
-        drivers.append(Driver(tmp_path, cluster, *resources))
+    def start(cluster: Cluster, *resources: str, targets: Sequence[str] = ()) -> Driver:
+        drivers.append(Driver(tmp_path, cluster, *resources, targets=targets))
         return drivers[-1]
 
     yield start
@@ -148,13 +159,41 @@ def test_a_database_that_is_away_for_half_a_minute_costs_nothing(
     assert "Trying to restart" not in driver.told()
 
 
-def test_an_account_that_the_cluster_does_not_know_ends_with_its_name(
-    with_database: Cluster, drive: Drive
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        ("slurm_account=nobody", "Invalid account or account/partition combination specified"),
+        ("qos=nothing", "Invalid qos specification"),
+        ("slurm_partition=nowhere", "invalid partition specified: nowhere"),
+    ],
+)
+def test_what_sbatch_will_never_take_ends_with_its_words_and_is_asked_once(
+    with_database: Cluster, drive: Drive, resource: str, words: str
 ) -> None:
-    driver = drive(with_database, "first:slurm_account=nobody")
+    driver = drive(with_database, f"first:{resource}")
     assert driver.end() == 1
-    assert "nobody" in driver.told()
+    assert driver.told().count(words) >= 1 and resource.split("=")[1] in driver.told()
+    assert driver.told().count("SLURM sbatch failed") == 1 and "Trying to restart" not in driver.told()
     assert not with_database.jobs("PENDING", "RUNNING")
+
+
+def test_a_limit_on_submissions_below_jobs_is_waited_for(with_database: Cluster, drive: Drive) -> None:
+    with_database.limit_submissions("two", 2)
+    driver = drive(with_database, "one_of_many:qos=two", targets=["many"])
+    driver.wait_for(lambda: "sbatch does not take one_of_many at present" in driver.told(), "message")
+    assert len(with_database.jobs("PENDING", "RUNNING", "COMPLETING")) <= 2
+    assert driver.end() == 0, driver.told()
+    assert all((driver.folder / f"many-{i}.txt").exists() for i in range(4))
+    told = driver.told()
+    assert "QOSMaxSubmitJobPerUserLimit" in told and told.count("at present") == 1
+    assert "Trying to restart" not in told and "Error" not in told
+
+
+def test_a_limit_of_none_at_all_ends_with_an_error(with_database: Cluster, drive: Drive) -> None:
+    with_database.limit_submissions("none", 0)
+    driver = drive(with_database, "first:qos=none")
+    assert driver.end() == 1
+    assert "QOSMaxSubmitJobPerUserLimit" in driver.told() and "Trying to restart" not in driver.told()
 
 
 def test_darkroom_cluster_check_names_an_account_that_is_not_yours(with_database: Cluster) -> None:
@@ -167,6 +206,45 @@ def test_darkroom_cluster_check_names_an_account_that_is_not_yours(with_database
         sys.executable, "-m", "darkroom.cli", "cluster", "check", "--profile", str(edited), check=False
     )
     assert "slurm_account: nobody is not among yours: " in output and "lab" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_told_to_end_leaves_no_job(
+    slurm_cluster: Cluster, drive: Drive, number: signal.Signals
+) -> None:
+    driver = drive(slurm_cluster)
+    job = driver.running()
+    driver.process.send_signal(number)
+    assert driver.end() == 1, driver.told()
+    states = {found["id"]: found["state"] for found in slurm_cluster.jobs()}
+    assert states[job] in ("CANCELLED", "COMPLETING")
+
+
+def test_the_jobs_of_a_killed_driver_end_before_the_next_submits(
+    slurm_cluster: Cluster, drive: Drive
+) -> None:
+    killed = drive(slurm_cluster)
+    orphan = killed.running()
+    killed.stop()
+    driver = drive(slurm_cluster)
+    driver.running(orphan)
+    assert f"left jobs behind: {orphan} (first)" in driver.told() and "they are gone" in driver.told()
+    driver.go.touch()
+    assert driver.end() == 0, driver.told()
+
+
+def test_a_controller_that_is_away_costs_nothing(drive: Drive) -> None:
+    with Cluster() as cluster:
+        driver = drive(cluster)
+        # Until then the job itself needs the controller, to start its step.
+        driver.wait_for(Path(f"{driver.go}.awaited").exists, "step of the job")
+        cluster.stop_controller()
+        driver.wait_for(lambda: "the scheduler does not answer" in driver.told(), "message")
+        cluster.start_controller()
+        driver.wait_for(lambda: "the scheduler answers again" in driver.told(), "message")
+        driver.go.touch()
+        assert driver.end() == 0, driver.told()
+        assert "Trying to restart" not in driver.told()
 
 
 def test_without_a_database_a_driver_that_asks_it_still_ends(slurm_cluster: Cluster, drive: Drive) -> None:

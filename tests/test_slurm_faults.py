@@ -57,7 +57,7 @@ def killed_driver(run: FaultRun, job: str) -> None:
     run.stop()
     assert run.living_jobs() == [job], "the job should outlive its driver, or nothing is tested"
     run.start()
-    run.wait_for(lambda: f"left jobs behind: {job} (train)" in run.told(), "message")
+    run.wait_for(lambda: f"left jobs behind: {job} (train_run demo)" in run.told(), "message")
     run.resume(job)
 
 
@@ -120,7 +120,7 @@ def held_job(run: FaultRun, job: str) -> None:
 def out_of_memory(run: FaultRun, job: str) -> None:
     """killed for memory"""
     run.wait_for(lambda: "exceeded memory limit" in run.job_logs(), "kill")
-    run.wait_for(lambda: "Trying to restart job" in run.told(), "second attempt")
+    run.wait_for(lambda: "trying again: " in run.told(), "second attempt")
 
 
 def preemption(run: FaultRun, job: str) -> None:
@@ -277,7 +277,7 @@ class Lab:
             log = run.folder / "logs/datasets/demo/download/part-00000.log"
             run.wait_for(lambda: log.exists() and "URLs," in log.read_text(), "progress of the download")
             run.cluster.run("scancel", "--signal=KILL", *run.living_jobs())
-            run.wait_for(lambda: "Trying to restart job" in run.told(), "second attempt")
+            run.wait_for(lambda: "trying again: " in run.told(), "second attempt")
             assert not any(part.exists() for part in parts)
             run.end()
             assert [part.read_bytes() for part in parts] == written and run.orphans == 0

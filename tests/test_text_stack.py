@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from test_families import CLIP_TOKENS, ENCODERS, cached, settings_of, world  # noqa: F401
+from bounds import assert_same_sums
+from family_cases import ENCODERS
+from family_world import CLIP_TOKENS, cached, settings_of, world  # noqa: F401
 from test_models_text import CAPTIONS
 from tiny_encoders import component, write_clip_text, write_gemma, write_modernbert, write_t5
 
+from darkroom.components.text import without_projection
+from darkroom.components.text_encoders import load_text_encoder
 from darkroom.config.run import TextEncoderUse
-from darkroom.models.text_encoders import load_text_encoder
 from darkroom.store.latents import CAPTION_KINDS, LatentShard
 from darkroom.train import random
 from darkroom.train.data import NULL_CAPTION, LatentCache, drop_by_encoder, joint_null_rate
-from darkroom.train.loader import Loader
+from darkroom.train.loader import BatchMaker
 from darkroom.train.plan import BatchPlan
 
 WRITERS = {
@@ -23,6 +26,8 @@ WRITERS = {
     "modernbert": lambda folder: write_modernbert(folder, 16),
 }
 NUM_DRAWS = 1_000_000
+# Of the sums that lead to a state, one after another: in two layers two projections, attention, and an MLP.
+NUM_SUMMANDS = 2 * (16 + 14 + 16 + 16 + 32)
 
 
 @pytest.fixture(scope="module", params=list(WRITERS))
@@ -42,7 +47,8 @@ def test_a_caption_is_read_as_transformers_reads_it_alone_whatever_it_is_batched
         states = output.last_hidden_state if layer == -1 else output.hidden_states[layer]
         torch.testing.assert_close(found.hidden, states[0], atol=1e-5, rtol=1e-4)
         assert len(found.pooled) == 0 and found.num_tokens_cut == 0
-        assert torch.equal(found.hidden, encoder.read([caption], use, batch_size=3)[0].hidden)
+        # In another row of the batch a kernel may add in another order.
+        assert_same_sums(found.hidden, encoder.read([caption], use, batch_size=3)[0].hidden, NUM_SUMMANDS)
 
 
 def test_padded_states_are_those_of_a_call_without_a_mask(encoder):
@@ -71,6 +77,25 @@ def test_a_null_of_zeros_is_zero_for_the_empty_caption_alone(encoder):
     use = TextEncoderUse(name="x", max_tokens=10, no_caption="zeros")
     null, other = encoder.read(["", "red"], use)
     assert not null.hidden.any() and len(null.hidden) > 0 and other.hidden.any()
+
+
+def test_a_clip_is_read_before_its_projection_as_the_plain_tower_is(tmp_path):
+    clip = load_text_encoder(component(write_clip_text(tmp_path / "clip", 16, 8)))
+    before, after = (
+        TextEncoderUse(name="x", max_tokens=14, padded=True, pooled=True, projected=on)
+        for on in (False, True)
+    )
+    ids = clip.tokenizer(["red circle"], padding="max_length", max_length=14, return_tensors="pt")[
+        "input_ids"
+    ]
+    with torch.no_grad():
+        plain = without_projection(clip.model)(ids)
+        projected = clip.model(ids).text_embeds
+    found = clip.read(["red circle"], before)[0]
+    torch.testing.assert_close(found.pooled, plain.pooler_output[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.hidden, plain.last_hidden_state[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clip.read(["red circle"], after)[0].pooled, projected[0], atol=1e-5, rtol=1e-4)
+    assert [clip.pooled_dim_of(use) for use in (before, after)] == [16, 8]
 
 
 def test_an_encoder_without_a_pooled_embedding_is_refused_where_one_is_wanted(tmp_path):
@@ -150,7 +175,7 @@ def test_dropout_by_encoder_changes_the_captions_and_neither_noise_nor_order(wor
     inputs, _ = cached(world, "sd3")
     cache = LatentCache(*inputs)
     batches = [
-        Loader(cache, BatchPlan(0, 4, cache.uids), settings_of("sd3", encoder_dropout=d), 0, 0).make(2)
+        BatchMaker(cache, BatchPlan(0, 4, cache.uids), settings_of("sd3", encoder_dropout=d), 0).make(2)
         for d in ([], [0.9, 0.9, 0.9])
     ]
     assert torch.equal(batches[0].noise, batches[1].noise)

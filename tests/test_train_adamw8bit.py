@@ -8,15 +8,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 from test_train_data import FINGERPRINT, write_cache
-from test_train_loop import ALONE, PARTS, SETTINGS, Killed, assert_equal, kill_at
+from test_train_loop import PARTS, SETTINGS, Killed, assert_equal, kill_at
 
-from darkroom.config.model import MMDiTModel
 from darkroom.config.optional import check_optimizer
 from darkroom.config.run import Train
+from darkroom.families.mmdit import MMDiTModel
 from darkroom.models.families import build_denoiser
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint
 from darkroom.train.data import LatentCache
-from darkroom.train.loop import fit
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
 MODEL = MMDiTModel(num_blocks=1, num_heads=4, head_dim=16, patch_size=2)
 IN_8_BITS = SETTINGS.model_copy(update={"optimizer": "adamw8bit", "sample_every_steps": 1})
@@ -45,7 +46,8 @@ def run(cache, run_dir, settings, on_sample=None):
     torch.set_num_threads(1)
     model = build_denoiser(MODEL, cache.sizes, seed=0)
     average = copy.deepcopy(model).requires_grad_(False)
-    rows = fit(cache, model, average, settings, 0, run_dir, ALONE, lambda _: None, on_sample).rows
+    where = TrainingRun(run_dir, log=lambda _: None, on_sample=on_sample)
+    rows = Trainer(Training(cache, model, average, settings, 0), where).train().rows
     return {**model.state_dict(), **{f"ema/{k}": v for k, v in average.state_dict().items()}}, rows
 
 

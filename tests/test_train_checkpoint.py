@@ -1,6 +1,8 @@
 """Checkpoints: whole or passed over, the newest two kept."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -13,8 +15,9 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
+from darkroom.families.mmdit import MMDiTModel
+from darkroom.train import checkpoint as checkpoints
 from darkroom.train.checkpoint import (
     Checkpoint,
     Writer,
@@ -24,7 +27,7 @@ from darkroom.train.checkpoint import (
     run_key,
     write_checkpoint,
 )
-from darkroom.train.pieces import pieces_of
+from darkroom.train.sharded_tensors import local_shards
 
 
 def tensors_of(step):
@@ -32,7 +35,7 @@ def tensors_of(step):
 
 
 def make(step):
-    return Checkpoint(step, pieces_of(tensors_of(step), True))
+    return Checkpoint(step, local_shards(tensors_of(step), True))
 
 
 def test_a_checkpoint_comes_back_as_written(tmp_path):
@@ -63,7 +66,7 @@ def test_the_newest_two_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "no state", "no tensors", "half a state"])
-def test_a_torn_checkpoint_is_passed_over_aloud_and_removed_by_the_next(tmp_path, damage):
+def test_a_torn_checkpoint_is_passed_over_aloud_and_kept_until_its_step_is_done_again(tmp_path, damage):
     for step in (5, 10):
         write_checkpoint(tmp_path, make(step))
     tensors, state = (checkpoint_folder(tmp_path, 10) / name for name in ("state.safetensors", "state.json"))
@@ -81,8 +84,53 @@ def test_a_torn_checkpoint_is_passed_over_aloud_and_removed_by_the_next(tmp_path
     heard = []
     assert newest_checkpoint(tmp_path, heard.append) == 5
     assert len(heard) == 1 and "step-00000010: passed over" in heard[0]
-    write_checkpoint(tmp_path, make(8))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000008"]
+    assert newest_checkpoint(tmp_path, heard.append, set_aside=True) == 5
+    for step in (8, 12, 15):
+        write_checkpoint(tmp_path, make(step))
+        torn = ["torn-step-00000010"] if step == 8 else []
+        assert [p.name for p in sorted(tmp_path.iterdir()) if p.name.startswith("torn")] == torn
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000012", "step-00000015"]
+
+
+def away(monkeypatch, number, num_failures):
+    """A disk that refuses to read a checkpoint's tensors so often."""
+    read, failures = checkpoints.sha256_file, iter(range(num_failures))
+
+    def digest(path):
+        if next(failures, None) is not None:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "sha256_file", digest)
+    monkeypatch.setattr(checkpoints, "RETRY_S", (0.01, 0.01))
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.ETIMEDOUT])
+@pytest.mark.parametrize("set_aside", [False, True])
+def test_a_checkpoint_that_cannot_be_read_ends_the_training_and_is_neither_passed_over_nor_removed(
+    tmp_path, monkeypatch, number, set_aside
+):
+    for step in (5, 10):
+        write_checkpoint(tmp_path, make(step))
+    away(monkeypatch, number, 100)
+    with pytest.raises(OSError, match=r"step-00000010 cannot be read .* nothing is removed"):
+        newest_checkpoint(tmp_path, lambda _: None, set_aside)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000010"]
+
+
+def test_a_disk_that_answers_again_costs_nothing(tmp_path, monkeypatch):
+    for step in (5, 10):
+        write_checkpoint(tmp_path, make(step))
+    away(monkeypatch, errno.ESTALE, 2)
+    heard = []
+    assert newest_checkpoint(tmp_path, heard.append) == 10
+    assert len(heard) == 2 and "trying again" in heard[0]
+
+
+def test_a_newer_checkpoint_is_never_removed(tmp_path):
+    for step in (5, 10, 8):
+        write_checkpoint(tmp_path, make(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000008", "step-00000010"]
 
 
 def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
@@ -90,7 +138,7 @@ def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
     code = (
         "import os, sys, torch, darkroom.train.checkpoint as c\n"
         "c._sync = lambda path: os.kill(os.getpid(), 9)\n"
-        "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, c.pieces_of({'weights/a': torch.zeros(3)}, True)))\n"
+        "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, c.local_shards({'weights/a': torch.zeros(3)}, True)))\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert killed.returncode == -9

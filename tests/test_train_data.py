@@ -12,7 +12,8 @@ from darkroom.config.run import CaptionChoice, Train
 from darkroom.store import sample_uid, write_table
 from darkroom.store.latents import CAPTION_KINDS, LatentShard, table_columns, table_digest, write_shard
 from darkroom.train.data import NULL_CAPTION, LatentCache, choose_captions
-from darkroom.train.loader import Loader, rank_slice
+from darkroom.train.distributed import Ranks
+from darkroom.train.loader import BatchMaker, Loader, rank_slice
 from darkroom.train.plan import BatchPlan
 
 FINGERPRINT = {"vae": "v" * 64, "text_encoder": "t" * 64, "dtype": "float32", "max_text_tokens": 16}
@@ -144,18 +145,17 @@ def make_settings(**changed):
     return Train(**{"num_steps": 12, "global_batch_size": 6, "microbatch_size": 6, **changed})
 
 
-def make_loader(cache, settings, **options):
-    plan = BatchPlan(5, settings.global_batch_size, cache.uids)
-    return Loader(cache, plan, settings, 5, **{"first_step": 0, **options})
+def batches_of(cache, settings, ranks=None):
+    return BatchMaker(cache, BatchPlan(5, settings.global_batch_size, cache.uids), settings, 5, ranks)
 
 
 def test_ranks_together_hold_the_global_batch_with_the_same_noise(tmp_path):
     cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
     settings = make_settings(global_batch_size=7)
-    whole = make_loader(cache, settings)
-    ranks = [make_loader(cache, settings, rank=r, world_size=3) for r in range(3)]
+    whole = batches_of(cache, settings)
+    ranks = [batches_of(cache, settings, Ranks(r, 3)) for r in range(3)]
     for step in range(6):
-        one, parts = whole.make(step), [loader.make(step) for loader in ranks]
+        one, parts = whole.make(step), [rank.make(step) for rank in ranks]
         assert sorted(len(p.latents) for p in parts) == [2, 2, 3]
         for field in ("latents", "noise", "timestep_normal"):
             assert torch.equal(getattr(one, field), torch.cat([getattr(p, field) for p in parts])), field
@@ -174,25 +174,23 @@ def test_ranks_together_hold_the_global_batch_with_the_same_noise(tmp_path):
 def test_the_thread_makes_the_same_batches_and_ends_with_the_block(tmp_path):
     cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
     settings = make_settings()
-    with make_loader(cache, settings, first_step=4) as loader:
+    again = batches_of(cache, settings)
+    with Loader(again, first_step=4) as loader:
         batches = list(loader)
     assert [b.step for b in batches] == list(range(4, 12))
-    again = make_loader(cache, settings)
     for batch in batches:
         assert torch.equal(batch.noise, again.make(batch.step).noise)
         assert torch.equal(batch.conditioning.text[0], again.make(batch.step).conditioning.text[0])
-    with make_loader(cache, settings) as loader:
+    with Loader(again, first_step=0) as loader:
         next(iter(loader))  # leave with the queue full
     assert not [t for t in threading.enumerate() if t.name == "darkroom-loader"]
 
 
 def test_an_error_of_the_thread_reaches_the_training(tmp_path):
     cache = LatentCache(*write_cache(tmp_path, PARTS), FINGERPRINT)
-    with make_loader(cache, make_settings()) as loader:
-        pass
-    broken = make_loader(cache, make_settings())
+    broken = batches_of(cache, make_settings())
     broken.make = lambda step: (_ for _ in ()).throw(ValueError(f"step {step} broke"))
-    with broken as loader, pytest.raises(ValueError, match="step 0 broke"):
+    with Loader(broken, first_step=0) as loader, pytest.raises(ValueError, match="step 0 broke"):
         list(loader)
 
 

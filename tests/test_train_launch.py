@@ -5,7 +5,6 @@ import shutil
 
 import polars as pl
 import pytest
-from conftest import TinyProject
 from torch.distributed.run import parse_args
 
 HISTORY = "results/runs/demo/train/history.parquet"
@@ -17,7 +16,7 @@ def project(make_tiny_project):
 
 
 def command(project, *resources):
-    chosen = ["--set-resources", *(f"train:{r}" for r in resources)] if resources else []
+    chosen = ["--set-resources", *(f"train_run:{r}" for r in resources)] if resources else []
     output = project.run("snakemake", "-n", "-p", "train", *chosen, check=False)
     found = re.search(r"Shell command: *(.*)python workflow/scripts/train\.py", output)
     return found.group(1).strip() if found else output
@@ -47,9 +46,12 @@ def test_tasks_that_do_not_spread_over_the_nodes_are_refused(project):
 
 def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
     line = command(project, "mpi=torchrun", "tasks=2")
-    assert line.startswith("torchrun --standalone --nproc-per-node=2 --signals-to-handle=")
+    start = (
+        "env TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --rdzv-backend=c10d --rdzv-conf=store_type=file"
+    )
+    assert line.startswith(f"{start} --nnodes=1 --nproc-per-node=2 --signals-to-handle=")
     assert "SIGTERM" in line and "SIGUSR1" in line and line.endswith("--no-python --")
-    parsed = parse_args([*line.split()[1:], "python", "train.py", "--log", "x"])
+    parsed = parse_args([*line.split()[3:], "python", "train.py", "--log", "x"])
     assert (parsed.training_script, parsed.training_script_args) == ("python", ["train.py", "--log", "x"])
     output = command(project, "mpi=torchrun", "tasks=2", "nodes=2")
     assert "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun" in output
@@ -57,12 +59,10 @@ def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
 
 @pytest.mark.slow
 def test_the_train_rule_runs_on_two_ranks_under_torchrun(finished_project, tmp_path):
-    project = TinyProject.__new__(TinyProject)
-    project.folder = tmp_path / "project"
-    shutil.copytree(finished_project.folder, project.folder, symlinks=True)
+    project = finished_project.copy(tmp_path / "project")
     shutil.rmtree(project.folder / "checkpoints/demo")
-    chosen = ["--set-resources", "train:mpi=torchrun", "train:tasks=2"]
-    project.run("snakemake", "train", "-R", "train", *chosen)
+    chosen = ["--set-resources", "train_run:mpi=torchrun", "train_run:tasks=2"]
+    project.run("snakemake", "train", "-R", "train_run", *chosen)
     log = (project.folder / "logs/runs/demo/train/train.log").read_text()
     assert "train: 2 ranks met at" in log and "train: step 12/12" in log
     # The same pictures from the same place, and only the order of sums is another.

@@ -4,8 +4,10 @@ import copy
 import math
 import os
 import signal
+import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +16,19 @@ import torch
 from ranks import start_ranks
 from test_train_data import FINGERPRINT, write_cache
 
-from darkroom.config.model import MMDiTModel
 from darkroom.config.run import Train
-from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint
+from darkroom.families.mmdit import MMDiTModel
+from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, run_key
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, find_ranks
-from darkroom.train.loader import Loader
-from darkroom.train.loop import STOPPED_EXIT_CODE, Stopped, fit
+from darkroom.train.loader import BatchMaker
 from darkroom.train.plan import BatchPlan
 from darkroom.train.record import COLUMNS
-from darkroom.train.rendezvous import joined
-from darkroom.train.step import Stepper, ema_weight, make_optimizers, rate_of
+from darkroom.train.rendezvous import process_group
+from darkroom.train.signals import STOPPED_EXIT_CODE, Stopped
+from darkroom.train.step import Stepper, ema_weight, learning_rate_at, make_optimizers
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
 PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 9, (48, 96): 2}]
 MODEL = MMDiTModel(num_blocks=2, num_heads=2, head_dim=8, patch_size=2)
@@ -82,7 +86,9 @@ def make_models(cache, plain=False):
 
 def run(cache, run_dir, settings=SETTINGS, on_sample=None, log=lambda _: None, ranks=ALONE, plain=False):
     model, ema = make_models(cache, plain)
-    history = fit(cache, model, ema, settings, 0, run_dir, ranks, log, on_sample)
+    history = Trainer(
+        Training(cache, model, ema, settings, seed=0), TrainingRun(run_dir, ranks, log, on_sample)
+    ).train()
     return {**model.state_dict(), **{f"ema/{k}": v for k, v in ema.state_dict().items()}}, history.rows
 
 
@@ -107,7 +113,7 @@ def test_training_learns_and_its_history_is_whole(uninterrupted):
     weights, rows = uninterrupted
     assert rows.shape == (20, len(COLUMNS))
     assert np.isfinite(rows[:, :3]).all()
-    np.testing.assert_allclose(rows[:, 1], [rate_of(step, SETTINGS) for step in range(20)])
+    np.testing.assert_allclose(rows[:, 1], [learning_rate_at(step, SETTINGS) for step in range(20)])
     # At first the velocity is 0, so the loss is about E|e - x0|^2 = 2; random latents are not learnt, but
     # the weights move.
     assert rows[0, 0] == pytest.approx(2, abs=0.4)
@@ -158,7 +164,7 @@ def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest(cache):
 def test_adamw_updates_all_weights_in_fused_kernels(cache):
     model, ema = make_models(cache)
     stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, SETTINGS)
-    batch = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0).make(0)
+    batch = BatchMaker(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0).make(0)
     with torch.profiler.profile() as profile:
         stepper.step(batch)
     calls = {event.key: event.count for event in profile.key_averages()}
@@ -176,20 +182,34 @@ def test_a_torn_checkpoint_costs_steps_but_not_the_result(cache, uninterrupted, 
     assert any("resumed at step 5, 7 steps repeated" in line for line in lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_after_the_step_and_ends_with_code_75(cache, uninterrupted, tmp_path, number):
     def send(_, step):
         if step == 8:
             os.kill(os.getpid(), number)
 
-    before = signal.getsignal(number)
+    before, others = signal.getsignal(number), threading.enumerate()
     with pytest.raises(Stopped) as stopped:
         run(cache, tmp_path, changed(sample_every_steps=1), send)
     assert stopped.value.code == STOPPED_EXIT_CODE == 75
     assert newest_checkpoint(tmp_path) == stopped.value.step == 9
     assert signal.getsignal(number) is before
-    assert not [t for t in threading.enumerate() if t.name.startswith("darkroom")]
+    assert not [t for t in threading.enumerate() if t not in others and t.name.startswith("darkroom")]
     assert_equal(run(cache, tmp_path), uninterrupted)
+
+
+def test_one_ctrl_c_that_comes_twice_saves_and_a_second_one_kills():
+    code = (
+        "import os, signal, sys, time\nfrom darkroom.train import signals\n"
+        "signals._SAME_CTRL_C_S = 0.3\n"
+        "with signals.stop_signals() as stop:\n"
+        "    for pause in map(float, sys.argv[1:]):\n"
+        "        time.sleep(pause)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    assert stop.received\n"
+    )
+    for pauses, expected in (("0", "0.05"), 0), (("0", "0.05", "0.4"), -signal.SIGINT):
+        assert subprocess.run([sys.executable, "-c", code, *pauses]).returncode == expected
 
 
 def test_the_log_tells_step_loss_speed_and_wait(cache, tmp_path):
@@ -203,6 +223,47 @@ def test_the_log_tells_step_loss_speed_and_wait(cache, tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_training(cache, tmp_path):
     with pytest.raises(RuntimeError, match=r"step [0-9]+ is not finite.*learning_rate"):
         run(cache, tmp_path, changed(learning_rate=1e30, num_warmup_steps=0, max_grad_norm=1e30))
+
+
+class Damaged:
+    """A source whose batch of step 13 is not finite."""
+
+    def __init__(self, cache):
+        self.cache, self.uids = cache, cache.uids
+        self.batch = BatchPlan(0, SETTINGS.global_batch_size, cache.uids).batch(12)
+
+    def gather(self, bucket, places, captions):
+        found = self.cache.gather(bucket, places, captions)
+        if bucket == self.batch.bucket and np.array_equal(places, self.batch.index):
+            return replace(found, latents=torch.full_like(found.latents, torch.nan))
+        return found
+
+
+def damaged(cache, run_dir, settings):
+    model, ema = make_models(cache, plain=True)
+    where = TrainingRun(run_dir, log=lambda _: None)
+    rows = Trainer(Training(Damaged(cache), model, ema, settings, 0), where).train().rows
+    return {**model.state_dict(), **{f"ema/{k}": v for k, v in ema.state_dict().items()}}, rows
+
+
+def test_a_step_whose_loss_is_not_finite_can_be_left_out_and_the_training_goes_on(cache, tmp_path):
+    without = changed(skip_steps=(13,))
+    assert run_key(MODEL, without, 0, "cache") == run_key(MODEL, SETTINGS, 0, "cache")
+    for _ in range(2):
+        with pytest.raises(
+            RuntimeError, match=r"step 13 is not finite. Write train.skip_steps: \[13\] to go on"
+        ):
+            damaged(cache, tmp_path / "run", SETTINGS)
+        assert newest_checkpoint(tmp_path / "run") == 10
+    weights, rows = damaged(cache, tmp_path / "run", without)
+    assert_equal((weights, rows), damaged(cache, tmp_path / "again", without))
+    assert np.isnan(rows[12, [0, 2]]).all() and rows[12, 1] == learning_rate_at(12, SETTINGS)
+    assert np.isfinite(np.delete(rows, 12, axis=0)[:, :3]).all()
+    assert all(weight.isfinite().all() for weight in weights.values())
+    with pytest.raises(ValueError, match=r"skip_steps: of the 20 steps .* left out \[13\], and .* \[7, 13\]"):
+        damaged(cache, tmp_path / "run", changed(skip_steps=(7, 13)))
+    with pytest.raises(ValueError, match="skip_steps: step 21 is past num_steps 20"):
+        Train(**{**SETTINGS.model_dump(), "skip_steps": [21]})
 
 
 def gradients(cache, settings):
@@ -219,8 +280,8 @@ def gradients(cache, settings):
         return torch.zeros(())
 
     stepper._clip = catch
-    loader = Loader(cache, BatchPlan(0, settings.global_batch_size, cache.uids), settings, 0, 0)
-    measures = stepper.step(loader.make(0))
+    batches = BatchMaker(cache, BatchPlan(0, settings.global_batch_size, cache.uids), settings, 0)
+    measures = stepper.step(batches.make(0))
     return caught, measures
 
 
@@ -262,10 +323,10 @@ def test_vectors_do_not_decay(cache):
 def test_the_average_is_that_of_the_weights_and_keeps_no_graph(cache):
     model, ema = make_models(cache)
     stepper = Stepper(model, make_optimizers(model, SETTINGS), ema, SETTINGS)
-    loader = Loader(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0, 0)
+    batches = BatchMaker(cache, BatchPlan(0, 6, cache.uids), SETTINGS, 0)
     expected = model.network.image_out.weight.detach().clone()
     for step in range(3):
-        stepper.step(loader.make(step))
+        stepper.step(batches.make(step))
         expected.lerp_(model.network.image_out.weight.detach(), ema_weight(step, SETTINGS.ema_decay))
     torch.testing.assert_close(ema.network.image_out.weight, expected, rtol=0, atol=0)
     assert not any(w.requires_grad or w.grad_fn for w in ema.parameters())
@@ -289,7 +350,7 @@ def main(folder, run_dir):
         if step == 20:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with joined(ranks, torch.device("cpu"), "same"):
+    with process_group(ranks, torch.device("cpu"), "same"):
         run(cache, run_dir, ON_RANKS, stop, ranks=ranks, plain=True)
 
 

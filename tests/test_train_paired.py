@@ -11,7 +11,8 @@ from test_train_loop import changed, make_models
 from darkroom.config import ConfigError, load_project
 from darkroom.config.run import Train
 from darkroom.train.data import LatentCache
-from darkroom.train.loader import Loader
+from darkroom.train.distributed import Ranks
+from darkroom.train.loader import BatchMaker
 from darkroom.train.paired import PairedPlan, make_plan
 from darkroom.train.plan import BatchPlan
 from darkroom.train.step import Stepper, make_optimizers
@@ -71,14 +72,14 @@ def test_the_loss_is_the_subjects_mean_plus_the_weight_times_the_classs(tmp_path
     pictures = cache.uids[64, 64]
     settings: Train = changed(prior_weight=0.5, global_batch_size=6, microbatch_size=4)
     plan = PairedPlan(0, 6, cache.uids, pictures[4:])
-    batch = Loader(cache, plan, settings, 0, 0).make(0)
+    batch = BatchMaker(cache, plan, settings, 0).make(0)
     model, ema = make_models(cache, plain=True)
     stepper = Stepper(model, make_optimizers(model, settings), ema, settings)
     weighed = stepper.losses(batch, slice(0, 6))[0]
     plain = weighed / batch.weights
     assert weighed.mean().item() == pytest.approx((plain[:3].mean() + 0.5 * plain[3:].mean()).item())
     # Cut into two ranks, each has its share of the same weights.
-    halves = [Loader(cache, plan, settings, 0, 0, rank, 2).make(0) for rank in (0, 1)]
+    halves = [BatchMaker(cache, plan, settings, 0, Ranks(rank, 2)).make(0) for rank in (0, 1)]
     assert [w for half in halves for w in half.weights.tolist()] == batch.weights.tolist()
 
 

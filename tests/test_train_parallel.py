@@ -17,12 +17,12 @@ from test_train_stage import run as run_stage
 from train_ranks import NUM_STEPS, ON_RANKS, on_ranks, take_seen, train_on, whole
 
 from darkroom.config.run import Train
-from darkroom.sample.export import load_pipeline
+from darkroom.formats.diffusers import load_pipeline
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint, run_key
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks
-from darkroom.train.loader import Loader
-from darkroom.train.parallel import Placed
+from darkroom.train.loader import BatchMaker
+from darkroom.train.parallel import DistributedModel
 from darkroom.train.plan import BatchPlan
 from darkroom.train.step import Stepper, make_optimizers
 
@@ -118,13 +118,13 @@ def count_exchanges(rank, num, cache_folder):
         for size in (3, 1):
             settings = ON_RANKS.model_copy(update={"parallelism": parallelism, "microbatch_size": size})
             model, average = make_models(cache)
-            placed = Placed(model, average, settings, Ranks(rank, num, rank))
+            distributed = DistributedModel(model, average, settings, Ranks(rank, num, rank))
             optimizers = make_optimizers(model, settings)
-            stepper = Stepper(placed.shared(), optimizers, placed.average, settings, num)
-            loader = Loader(cache, BatchPlan(0, 6, cache.uids), settings, 0, 0, rank, num)
-            stepper.step(loader.make(0))
+            stepper = Stepper(distributed.for_training(), optimizers, distributed.average, settings, num)
+            batches = BatchMaker(cache, BatchPlan(0, 6, cache.uids), settings, 0, Ranks(rank, num))
+            stepper.step(batches.make(0))
             with torch.profiler.profile() as profile:
-                stepper.step(loader.make(1))
+                stepper.step(batches.make(1))
             calls = {event.key: event.count for event in profile.key_averages()}
             counts[parallelism, size] = calls.get(of_gradients, 0)
     assert counts["ddp", 1] == counts["ddp", 3] > 0, counts
@@ -158,15 +158,15 @@ def test_shards_of_one_rank_are_not_kept_on_the_cpu(cache_folder, tmp_path):
     settings = SETTINGS.model_copy(update={"parallelism": "fsdp", "cpu_offload": True})
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="one rank alone has none: start two or more, or leave it out"):
-        Placed(model, model, settings, Ranks())
+        DistributedModel(model, model, settings, Ranks())
 
 
 def main(cached_folder, out):
     """One rank of a train stage in shards, which keeps the weights that it draws with."""
     out = Path(out)
 
-    def draw_samples(pipeline, step):
-        save_file(pipeline.transformer.state_dict(), out / f"drawn-{step}.safetensors")
+    def draw_samples(model, step):
+        save_file(model.pipeline.transformer.state_dict(), out / f"drawn-{step}.safetensors")
 
     run_stage(read_cached(Path(cached_folder)), out, SHARDED, draw_samples=draw_samples)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from family_cases import AGAIN, CASES
+from family_world import cached, settings_of, world  # noqa: F401 (a fixture)
 from ranks import start_ranks
-from test_families import CASES, cached, settings_of, world  # noqa: F401 (a fixture)
 from train_ranks import take_seen, whole
 
 from darkroom.config.model import read_model
@@ -17,21 +18,15 @@ from darkroom.models.families import build_denoiser
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks, find_ranks
-from darkroom.train.loop import fit
-from darkroom.train.rendezvous import joined
+from darkroom.train.rendezvous import process_group
 from darkroom.train.seen import RECORD_SAMPLES
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
 # Seconds of work for each of 8 models.
 pytestmark = pytest.mark.slow
 
 NUM_STEPS, NUM_AGAIN = 20, 4
-# Family -> the keys by which activations are computed again in the backward pass.
-AGAIN = {
-    "mmdit": ["checkpoint_attention", "checkpoint_mlp"],
-    "unet-sd": ["gradient_checkpointing"],
-    "unet-sdxl": ["gradient_checkpointing"],
-    "sd3": ["gradient_checkpointing"],
-}
 # Name -> parallelism, whether activations are computed again, number of steps.
 LAYOUTS = {
     "fsdp": ("fsdp", False, NUM_STEPS),
@@ -62,7 +57,8 @@ def train_case(case, inputs, run_dir, ranks, parallelism="ddp", is_again=False, 
         model.family, num_steps=num_steps, microbatch_size=2, learning_rate=3e-3, parallelism=parallelism,
         learning_rate_decay="constant", log_every_steps=100, checkpoint_every_steps=100,
     )  # fmt: skip
-    fit(cache, trained.train(), average, settings, 0, run_dir, ranks, lambda _: None)
+    training = Training(cache, trained.train(), average, settings, 0)
+    Trainer(training, TrainingRun(run_dir, ranks, lambda _: None)).train()
 
 
 def main(inputs_file, folder):
@@ -70,7 +66,7 @@ def main(inputs_file, folder):
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     ranks = find_ranks()
-    with joined(ranks, torch.device("cpu"), "same"):
+    with process_group(ranks, torch.device("cpu"), "same"):
         for case, inputs in json.loads(Path(inputs_file).read_text()).items():
             for layout, options in layouts_of(case).items():
                 train_case(case, inputs, Path(folder) / f"{case}-{layout}", ranks, *options)

@@ -1,5 +1,6 @@
 """Phases: a training goes on from another's end, its loss, its average and its moments."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from darkroom.config import load_project
 from darkroom.store import write_manifest
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, run_key
 from darkroom.train.data import LatentCache
-from darkroom.train.loop import fit
-from darkroom.train.phases import Initial, chain_digest, find_initial
+from darkroom.train.phases import InitialCheckpoint, chain_digest, find_initial
+from darkroom.train.seen import FOLDER, RECORD_SAMPLES
 from darkroom.train.step import ema_weight
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
 ROOT = Path(__file__).parents[1]
 FIRST = changed(num_steps=60, checkpoint_every_steps=60, learning_rate=0.02, ema_decay=0.95)
@@ -35,7 +38,8 @@ class Learnable(LatentCache):
 
 def train(cache, run_dir, settings, initial=None):
     model, ema = make_models(cache, plain=True)
-    history = fit(cache, model, ema, settings, 0, run_dir, ALONE, lambda _: None, initial=initial)
+    training = Training(cache, model, ema, settings, 0, initial=initial)
+    history = Trainer(training, TrainingRun(run_dir, ALONE, lambda _: None)).train()
     return model.state_dict(), ema.state_dict(), history.rows
 
 
@@ -46,11 +50,16 @@ def phases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phases")
     small = Learnable(*write_cache(folder / "small", PARTS), FINGERPRINT)
     large = Learnable(*write_cache(folder / "large", LARGE), FINGERPRINT)
-    return small, large, train(small, folder / "first", FIRST), Initial("first", folder / "first", 60)
+    return (
+        small,
+        large,
+        train(small, folder / "first", FIRST),
+        InitialCheckpoint("first", folder / "first", 60),
+    )
 
 
 def last(initial):
-    return Initial(initial.run, checkpoint_folder(initial.folder, 60), initial.num_steps)
+    return InitialCheckpoint(initial.run, checkpoint_folder(initial.folder, 60), initial.num_steps)
 
 
 def test_the_second_phase_starts_from_the_first_ones_loss_and_not_from_noise(phases, tmp_path):
@@ -90,6 +99,28 @@ def test_a_phase_goes_on_from_its_own_checkpoint_and_not_from_the_first_phase_ag
     np.testing.assert_array_equal(whole[2], again[2])
 
 
+def noise_seen(run_dir):
+    """(uid, digest of its noise) of every sample that a training saw."""
+    lines = (run_dir / FOLDER / "rank-00000.jsonl").read_text().splitlines()
+    return [tuple(sample[:2]) for line in lines for sample in json.loads(line)["samples"]]
+
+
+def test_a_phase_on_the_same_cache_and_seed_goes_on_in_the_plan_and_repeats_no_noise(
+    phases, tmp_path, monkeypatch
+):
+    small, _, _, initial = phases
+    monkeypatch.setenv(RECORD_SAMPLES, "1")
+    before = changed(num_steps=60, checkpoint_every_steps=60)
+    train(small, tmp_path / "before", before)
+    initial = replace(last(initial), num_samples=60 * before.global_batch_size)
+    train(small, tmp_path / "after", SECOND, initial)
+    train(small, tmp_path / "whole", changed(num_steps=64, checkpoint_every_steps=64))
+    first, second = (noise_seen(tmp_path / name) for name in ("before", "after"))
+    assert len(second) == 4 * SECOND.global_batch_size == len(set(second))
+    assert not set(first) & set(second)
+    assert first + second == noise_seen(tmp_path / "whole")
+
+
 def test_a_phase_whose_first_checkpoint_is_gone_says_how_to_make_it_again(phases, tmp_path):
     from test_train_loop import MODEL
 
@@ -104,12 +135,13 @@ def test_a_phase_whose_first_checkpoint_is_gone_says_how_to_make_it_again(phases
         counts={"steps": 60},
     )
     key = run_key(MODEL, FIRST, 0, chain_digest([body["upstream"]["cache"]]))
-    wrong = r"no checkpoint is there, .* train it again: snakemake train -R train --config run=first"
+    wrong = r"no checkpoint is there, .* train it again: snakemake train -R train_run --config run=first"
     with pytest.raises(ValueError, match=wrong):
         find_initial("first", tmp_path / "manifest.json", tmp_path)
     shutil.copytree(phases[3].folder, tmp_path / key)
     found = find_initial("first", tmp_path / "manifest.json", tmp_path)
-    assert found == Initial("first", checkpoint_folder(tmp_path / key, 60), 60)
+    num_samples = 60 * FIRST.global_batch_size
+    assert found == InitialCheckpoint("first", checkpoint_folder(tmp_path / key, 60), 60, num_samples)
 
 
 def test_a_phase_may_interpolate_positions_and_need_not_carry_the_moments(tmp_path):

@@ -1,11 +1,13 @@
 """Ranks find each other from srun and from torchrun, and when one is missing or fails all end and say why."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +15,9 @@ import torch.distributed as dist
 from ranks import Processes, environment, free_port, start_ranks
 
 from darkroom.train import rendezvous
-from darkroom.train.distributed import Ranks, find_ranks
-from darkroom.train.rendezvous import find_meeting, first_node, joined, seconds_of
+from darkroom.train.distributed import Ranks, broadcast_from_first, find_ranks, wait_for_first
+from darkroom.train.record import print_line
+from darkroom.train.rendezvous import find_rendezvous, first_node, process_group, timeout_seconds
 
 QUICK = {"DARKROOM_RENDEZVOUS_TIMEOUT_S": 10}
 
@@ -51,17 +54,17 @@ def test_the_meeting_point_is_worked_out_inside_an_srun_step():
         "SLURM_JOB_ID": "1234567",
         "SLURM_STEP_ID": "0",
     }
-    met = find_meeting(env)
+    met = find_rendezvous(env)
     assert (met.host, met.port) == ("gpu007", 24567)
-    assert find_meeting({**env, "SLURM_JOB_ID": "1234568"}).token != met.token
-    assert find_meeting({**env, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
-    other = find_meeting({**env, "MASTER_PORT": "29500"})
+    assert find_rendezvous({**env, "SLURM_JOB_ID": "1234568"}).token != met.token
+    assert find_rendezvous({**env, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
+    other = find_rendezvous({**env, "MASTER_PORT": "29500"})
     assert (other.host, other.port) == ("gpu007", 29500)
-    assert find_meeting({"MASTER_ADDR": "a", "MASTER_PORT": "1"}).host == "a"
+    assert find_rendezvous({"MASTER_ADDR": "a", "MASTER_PORT": "1"}).host == "a"
     with pytest.raises(ValueError, match="start the training with srun or torchrun"):
-        find_meeting({"MASTER_ADDR": "a"})
+        find_rendezvous({"MASTER_ADDR": "a"})
     with pytest.raises(ValueError, match=r"MASTER_PORT is '99999'.*1 to 65535"):
-        find_meeting({"MASTER_ADDR": "a", "MASTER_PORT": "99999"})
+        find_rendezvous({"MASTER_ADDR": "a", "MASTER_PORT": "99999"})
 
 
 @pytest.mark.parametrize(
@@ -82,12 +85,12 @@ def test_the_first_node_of_a_node_list(nodes, first):
 def test_a_timeout_that_is_no_number_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("DARKROOM_COLLECTIVE_TIMEOUT_S", "soon")
     with pytest.raises(ValueError, match="DARKROOM_COLLECTIVE_TIMEOUT_S is 'soon'"):
-        seconds_of(rendezvous.COLLECTIVE_TIMEOUT_S)
+        timeout_seconds(rendezvous.COLLECTIVE_TIMEOUT_S)
 
 
 def sums(key="same"):
     """What a rank does here: many steps that need all others."""
-    return joined(find_ranks(), torch.device("cpu"), key)
+    return process_group(find_ranks(), torch.device("cpu"), key, print_line)
 
 
 def work():
@@ -100,7 +103,7 @@ def work():
 
 
 def fail():
-    rendezvous.END_WITHIN_S = 3
+    rendezvous.END_WITHIN_S = 10  # enough for a busy machine to say it
     with sums():
         rank = find_ranks().rank
         for step in range(10**6):
@@ -118,6 +121,38 @@ def killed():
             if find_ranks().rank == 1 and step == 50:
                 os.kill(os.getpid(), signal.SIGKILL)
             dist.all_reduce(torch.ones(1))
+
+
+def busy():
+    """Rank 0 does for longer than a collective waits what it does alone."""
+    with sums():
+        ranks = find_ranks()
+        for expected in (7, None):
+            assert broadcast_from_first(lambda found=expected: time.sleep(4) or found, ranks) == expected
+        dist.all_reduce(torch.ones(1))
+
+
+def breaks():
+    """Rank 0 fails while the others wait for it."""
+    with sums():
+        if find_ranks().is_first:
+            time.sleep(2)
+            raise OSError("the disk is away")
+        wait_for_first(find_ranks())
+
+
+def listen():
+    """Tell all addresses at which this process listens."""
+    with sums():
+        dist.all_reduce(torch.ones(1))
+        mine = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in mine:
+                    # In one write: torchrun gives all ranks one stream.
+                    os.write(1, f"listens on {local.split(':')[0]}\n".encode())
+        dist.barrier()
 
 
 def settings():
@@ -172,7 +207,7 @@ def test_a_rank_that_never_comes_is_named_by_those_that_did(tmp_path):
 
 def test_without_rank_0_the_others_say_where_they_looked(tmp_path):
     ((code, output),) = start_ranks(tmp_path, __file__, ["work"], 2, present=[1], **QUICK).wait()
-    assert code == 1
+    assert code == 1, output
     assert "did not reach rank 0 at 127.0.0.1:" in output and "within 10 s" in output, output
 
 
@@ -212,14 +247,39 @@ def test_a_failing_rank_leaves_its_traceback_and_the_others_end_with_its_error(t
         assert "rank 2 of 3 (" in output and "failed: ValueError: the picture is upside down" in output, (
             output
         )
-        assert "this rank ends within 3 s" in output
+        assert "this rank ends within 10 s" in output
 
 
 def test_a_killed_rank_ends_the_others(tmp_path):
     first, killed, third = start_ranks(tmp_path, __file__, ["killed"], 3).wait()
     assert killed[0] == -signal.SIGKILL
     assert first[0] == third[0] == 1
-    assert any("lost another rank, which ended without a word" in output for _, output in (first, third))
+    said = "lost another rank, which ended without an error (killed?) or was busy for longer than DARKROOM_"
+    assert any(said in output for _, output in (first, third))
+
+
+def test_rank_0_may_be_busy_for_longer_than_a_collective_waits(tmp_path):
+    env = {"DARKROOM_COLLECTIVE_TIMEOUT_S": 2}
+    for code, output in start_ranks(tmp_path, __file__, ["busy"], 3, **env).wait():
+        assert code == 0, output
+
+
+def test_ranks_that_wait_for_a_rank_0_that_fails_end_with_its_error(tmp_path):
+    for code, output in start_ranks(tmp_path, __file__, ["breaks"], 3).wait():
+        assert code == 1 and "OSError: the disk is away" in output, output
+
+
+@pytest.mark.parametrize("launcher", ["by hand", "torchrun"])
+def test_ranks_of_one_machine_listen_on_its_loopback_alone(tmp_path, launcher):
+    if launcher == "by hand":
+        told = [output for code, output in start_ranks(tmp_path, __file__, ["listen"], 2).wait() if code == 0]
+    else:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        options = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", "--nnodes=1", "--nproc-per-node=2"]
+        command = [sys.executable, "-m", "torch.distributed.run", *options, __file__, "listen"]
+        told = [subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout]
+    found = re.findall(r"listens on (\w+)", "".join(told))
+    assert len(found) >= 3 and set(found) == {"0100007F"}, told  # the store, and gloo on each rank
 
 
 def test_ranks_that_stop_together_keep_their_exit_code(tmp_path):
@@ -227,4 +287,4 @@ def test_ranks_that_stop_together_keep_their_exit_code(tmp_path):
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (work, fail, killed, settings, leave)}[sys.argv[1]]()
+    {f.__name__: f for f in (work, fail, killed, busy, breaks, listen, settings, leave)}[sys.argv[1]]()

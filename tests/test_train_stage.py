@@ -7,20 +7,21 @@ from test_cache import SETTINGS as CACHE
 from test_cache import make, write_part
 from test_components import write_clip, write_vae
 
-from darkroom.cache import cache_null, expected_fingerprint
-from darkroom.config.components import Component
-from darkroom.config.model import MMDiTModel
+from darkroom.cache.fingerprint import expected_fingerprint
+from darkroom.cache.stage import cache_null
+from darkroom.components.base import Component
 from darkroom.config.run import Train
-from darkroom.models.components import build_mmdit
-from darkroom.models.mmdit import MMDiT
-from darkroom.models.parts import Parts
-from darkroom.sample.export import load_pipeline
+from darkroom.exported.mmdit import MMDiT
+from darkroom.families.mmdit import MMDiTModel
+from darkroom.formats.diffusers import load_pipeline
+from darkroom.models.families import build_denoiser
+from darkroom.models.training_components import TrainingComponents
 from darkroom.store import read_table, sha256_path
-from darkroom.train import stage
+from darkroom.train import samples, stage
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint
-from darkroom.train.loop import fit
 from darkroom.train.record import COLUMNS
-from darkroom.train.stage import train
+from darkroom.train.stage import SampleFiles, TrainInputs, TrainOutputs, train
+from darkroom.train.trainer import Trainer
 
 MODEL = MMDiTModel(num_blocks=1, num_heads=2, head_dim=8, patch_size=2)
 SETTINGS = Train(
@@ -61,19 +62,20 @@ def read_cached(folder):
 
 def run(cached, folder, settings=SETTINGS, model=MODEL, **options):
     shards, null, expected, vae, clip = cached
-    outputs = [folder / name for name in ("model", "untrained", "history.parquet")]
     options = {"log": lambda _: None, **options}
     run_dir = options.pop("run_dir", folder / "run")
-    return train(
-        shards, null, expected, model, settings, 3, run_dir, Parts(CACHE, vae, [clip]), *outputs, **options
-    )
+    components = TrainingComponents(CACHE, vae, [clip])
+    inputs = TrainInputs(SampleFiles(shards, null, expected), components, model, settings, 3)
+    outputs = TrainOutputs(run_dir, folder / "model", folder / "untrained", folder / "history.parquet")
+    return train(inputs, outputs, **options)
 
 
 @pytest.fixture(scope="module")
 def trained(cached, tmp_path_factory):
     folder, seen = tmp_path_factory.mktemp("trained"), []
 
-    def draw_samples(pipeline, step):
+    def draw_samples(model, step):
+        pipeline = model.pipeline
         seen.append((step, type(pipeline.transformer).__name__, pipeline.config.max_text_tokens))
         return np.zeros((8, 8, 3), np.uint8)
 
@@ -94,7 +96,8 @@ def test_the_model_folder_holds_the_averaged_weights(trained):
 def test_the_untrained_folder_holds_the_weights_of_the_seed(trained):
     folder, _, _ = trained
     initial = MMDiT.from_pretrained(str(folder / "untrained" / "transformer")).state_dict()
-    expected = build_mmdit(MODEL, latent_channels=4, text_dim=64, pooled_dim=48, seed=3).state_dict()
+    sizes = {"latent_channels": 4, "text_dim": 64, "pooled_dim": 48}
+    expected = build_denoiser(MODEL, sizes, seed=3).network.state_dict()
     assert initial.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(initial[name], tensor), name
@@ -123,11 +126,11 @@ def test_pictures_are_drawn_with_the_pipeline_when_due(trained):
 def test_no_encoder_is_loaded_until_pictures_are_drawn_or_the_model_is_exported(
     cached, tmp_path, monkeypatch
 ):
-    loaded, during = [], []
+    loaded, during, steps = [], [], Trainer.train
     for name in ("load_vae", "load_text_encoder"):
         load = getattr(stage, name)
         monkeypatch.setattr(stage, name, lambda part, load=load: (loaded.append(part.kind), load(part))[1])
-    monkeypatch.setattr(stage, "fit", lambda *a, **k: (fit(*a, **k), during.extend(loaded))[0])
+    monkeypatch.setattr(Trainer, "train", lambda self: (steps(self), during.extend(loaded))[0])
     run(cached, tmp_path)
     assert during == [] and sorted(loaded) == ["text_encoder", "vae"]
 
@@ -135,7 +138,7 @@ def test_no_encoder_is_loaded_until_pictures_are_drawn_or_the_model_is_exported(
 def test_after_drawing_the_encoders_go_back_to_the_cpu_and_the_average_stays(cached, tmp_path, monkeypatch):
     moves = []
     monkeypatch.setattr(
-        stage, "moved", lambda m, device: (moves.append((type(m).__name__, device.type)), m)[1]
+        samples, "moved", lambda m, device: (moves.append((type(m).__name__, device.type)), m)[1]
     )
     run(cached, tmp_path, draw_samples=lambda *_: moves.append("drawn"), device="cpu")
     after = moves[moves.index("drawn") + 1 :]

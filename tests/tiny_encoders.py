@@ -19,7 +19,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from darkroom.config.components import Component
+from darkroom.components.base import Component
 
 WORDS = ["red", "blue", "a", "circle", "square", "photo", "of", "the", "and", "green", "star"]
 CLIP_TOKENS = 16

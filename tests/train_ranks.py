@@ -17,13 +17,15 @@ from ranks import environment, free_port
 from test_train_data import FINGERPRINT
 from test_train_loop import SETTINGS, make_models
 
-from darkroom.models.mmdit import MMDiT
+from darkroom.exported.mmdit import MMDiT
+from darkroom.lock import locked
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import find_ranks
-from darkroom.train.lock import locked
-from darkroom.train.loop import fit
-from darkroom.train.rendezvous import joined
+from darkroom.train.record import print_line
+from darkroom.train.rendezvous import process_group
 from darkroom.train.seen import FOLDER, RECORD_SAMPLES
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -35,7 +37,8 @@ def start_server():
     """Ranks are forked from a process that has imported all this once: diffusers alone takes seconds."""
     assert MMDiT
     CONTEXT.set_forkserver_preload(["train_ranks"])
-    with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}):
         forkserver.ensure_running()
 
 
@@ -50,13 +53,14 @@ def _one_rank(env, cache_folder, run_dir, seconds_a_step, plain, options):
     ranks = find_ranks()
     shards = [(p, p.with_suffix(".parquet")) for p in sorted(cache_folder.glob("part-*.safetensors"))]
     with ExitStack() as stack:
-        stack.enter_context(joined(ranks, torch.device("cpu"), "same"))
+        stack.enter_context(process_group(ranks, torch.device("cpu"), "same", print_line))
         if ranks.is_first:
             stack.enter_context(locked(run_dir, 0))
         cache = LatentCache(shards, cache_folder / "null.safetensors", FINGERPRINT)
         on_sample = lambda *_: time.sleep(seconds_a_step)  # noqa: E731
         settings = ON_RANKS.model_copy(update=options)
-        fit(cache, *make_models(cache, plain), settings, 0, run_dir, ranks, print, on_sample)
+        training = Training(cache, *make_models(cache, plain), settings, 0)
+        Trainer(training, TrainingRun(run_dir, ranks, print_line, on_sample)).train()
 
 
 def on_ranks(num, target, *arguments):
@@ -88,17 +92,24 @@ def last_step(run_dir):
     return int(path.read_text() or 0) if path.exists() else 0
 
 
+def last_step_written(run_dir):
+    path = run_dir / "last-step"
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
 def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True, **options):
     """Train a plain model, or a tiny MMDiT, on so many ranks; returns the new part of the log.
 
     `options` go over ON_RANKS. After step `kill_after` all get a SIGKILL.
     """
     run_dir.mkdir(exist_ok=True)
+    # The attempt before may have been let run further than this one is to, by a busy machine.
+    earlier = last_step_written(run_dir)
     start_server()
     port, log = free_port(), run_dir / "log"
     before = log.read_text() if log.exists() else ""
     envs = [environment(r, num_ranks, port, **{RECORD_SAMPLES: 1}) for r in range(num_ranks)]
-    pause = 0.0 if kill_after is None else 0.02
+    pause = 0.0 if kill_after is None else 0.05
     ranks = [
         CONTEXT.Process(target=_one_rank, args=(env, cache_folder, run_dir, pause, plain, options))
         for env in envs
@@ -107,7 +118,9 @@ def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True, **op
         rank.start()
     end = time.monotonic() + 300
     try:
-        while kill_after is not None and last_step(run_dir) < kill_after:
+        while kill_after is not None and (
+            last_step_written(run_dir) == earlier or last_step(run_dir) < kill_after
+        ):
             assert time.monotonic() < end and all(r.is_alive() for r in ranks), log.read_text()
             time.sleep(0.005)
         if kill_after is None:

@@ -1,17 +1,44 @@
 """`darkroom ...`: what a person calls by hand. The pipeline itself is `snakemake`."""
 
-import contextlib
-import threading
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from darkroom.kinds import installed, not_installed
+from darkroom.trace import commands as tracing
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-demo = typer.Typer(no_args_is_help=True, help="The demo world.")
-app.add_typer(demo, name="demo")
 cluster = typer.Typer(no_args_is_help=True, help="The SLURM cluster of this login node.")
 app.add_typer(cluster, name="cluster")
+app.command()(tracing.trace)
+app.command()(tracing.withdraw)
+# What other packages add, e.g. `darkroom demo ...`.
+for point in installed("darkroom.commands"):
+    app.add_typer(point.load(), name=point.name)
+
+
+@app.callback()
+def refuse_another_projects_library() -> None:
+    """A clone that is used with another's environment would otherwise be checked by the other's code."""
+    here, used = Path("src/darkroom").resolve(), Path(__file__).parent.resolve()
+    if (here / "__init__.py").is_file() and here != used:
+        typer.echo(
+            f"this is the project {Path.cwd()}, but {sys.executable} runs the library of {used.parents[1]}; "
+            f"`make setup` gives this project an environment of its own",
+            err=True,
+        )
+        raise typer.Exit(2)
+    missing = not_installed(Path("pyproject.toml")) if here == used else []
+    if missing:
+        typer.echo(
+            f"{sys.executable} was set up before pyproject.toml named {', '.join(missing)}; `make setup` brings it"
+            " up to date",
+            err=True,
+        )
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -23,33 +50,158 @@ def schema() -> None:
 
 
 @app.command()
-def verify(run: Annotated[str, typer.Argument(help="name of a run in config/runs")]) -> None:
-    """Check a run's chain of manifests: settings, upstream digests, and every file that is here."""
+def publish(
+    run: Annotated[str, typer.Argument(help="a finished run to publish, or to publish again")] = "",
+    write: Annotated[
+        bool, typer.Option("--write", help="write what is not in step, and publish nothing")
+    ] = False,
+    sign: Annotated[Path | None, typer.Option(help="SSH key to sign it with, as Git signs")] = None,
+) -> None:
+    """Publish a run: dvc.yaml, dvc.lock, its metrics, manifests and model card for Git, README's table.
+
+    Without a run, say where dvc.yaml and README.md are not in step with what is published.
+    """
+    from darkroom.config import ConfigError
+    from darkroom.publish.add import out_of_step, write_generated
+    from darkroom.publish.add import publish as publish_run
+
+    if (run and write) or (sign and not run):
+        raise typer.BadParameter("--write goes without a run, and --sign with one")
+    try:
+        told = publish_run(run, sign) if run else write_generated() if write else []
+        behind = out_of_step()
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    for line in told:
+        typer.echo(line)
+    for line in behind:
+        typer.echo(f"{line}; give `darkroom publish --write`", err=True)
+    if run and not behind:
+        typer.echo(
+            f"{run} is published: git add config dvc.yaml dvc.lock published README.md; git commit; dvc push"
+        )
+    raise typer.Exit(1 if behind else 0)
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="name of a run in config/runs")],
+    signers: Annotated[
+        Path | None,
+        typer.Option(help="who may have signed what was published; a file as ssh-keygen's ALLOWED SIGNERS"),
+    ] = None,
+) -> None:
+    """Check a run: every file that is here, the chain of manifests, the configuration, and what was published."""
     from darkroom.config import ConfigError, load_project
-    from darkroom.stages import STAGES, manifest_path, problems
-    from darkroom.store import read_manifest, verify_manifest
+    from darkroom.publish.verify import closing_line, stage_lines
+    from darkroom.publish.verify import verify as check
+
+    try:
+        verdict = check(load_project(run), signers)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    for line in [*stage_lines(verdict), *(f"not checked: {line}" for line in verdict.unchecked)]:
+        typer.echo(line)
+    for line in verdict.wrong:
+        typer.echo(line, err=True)
+    typer.echo(closing_line(verdict))
+    raise typer.Exit(1 if verdict.wrong else 0)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def reproduce(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="a published run")],
+    folder: Annotated[
+        Path | None, typer.Option(help="where it is made, apart from results/; by default reproduced/RUN")
+    ] = None,
+) -> None:
+    """Make a published run again and say, metric by metric, how it compares; more options are Snakemake's.
+
+    Says "the same bytes", "within the published intervals" or "different", and ends with 1 where one is different.
+    """
+    from darkroom.config import ConfigError, load_project
+    from darkroom.publish import reproduce as again
 
     try:
         project = load_project(run)
+        again.published_metrics(project)
+        where = folder or again.SCRATCH / run
+        again.prepare(where)
+        again.make_again(project, where, context.args)
+        found = again.compare_again(project, where)
+        first = again.first_difference(project, where)
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
-    wrong = []
-    for stage in STAGES:
-        path = manifest_path(project, stage)
-        found = problems(project, stage)
-        absent = 0
-        if path.exists():
-            files = verify_manifest(path)
-            absent = sum(line.endswith(": missing") for line in files)
-            found += [line for line in files if not line.endswith(": missing")]
-            number = len(read_manifest(path)["files"])
-            typer.echo(
-                f"{stage:<10} {'wrong' if found else 'ok'}: {number - absent} of {number} files checked"
-            )
-        wrong += found
-    for line in wrong:
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    for line in again.reproduced_lines(found):
+        typer.echo(line)
+    if first:
+        typer.echo(f"the first stage with other bytes than dvc.lock holds: {first}")
+    typer.echo(again.closing_line(run, found))
+    raise typer.Exit(1 if any(row.verdict == "different" for row in found) else 0)
+
+
+@app.command()
+def adopt(run: Annotated[str, typer.Argument(help="name of a run in config/runs")]) -> None:
+    """Take over results that were made elsewhere, if their manifests prove that they are this run's."""
+    from darkroom.config import ConfigError, load_project
+    from darkroom.publish.adopt import adopt as note
+    from darkroom.publish.adopt import look_at
+
+    try:
+        project = load_project(run)
+        found = look_at(project)
+    except (ConfigError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    for line in found.wrong:
         typer.echo(line, err=True)
-    raise typer.Exit(1 if wrong else 0)
+    if found.wrong or not found.stages:
+        typer.echo(f"nothing was adopted: {'see above' if found.wrong else 'no manifest is here'}", err=True)
+        raise typer.Exit(1)
+    if note(project, found.stages):
+        typer.echo("nothing was adopted: snakemake --touch failed", err=True)
+        raise typer.Exit(1)
+    typer.echo(
+        f"adopted: {', '.join(found.stages)}; {found.num_absent} of {found.num_files} files are not here"
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def retry(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="name of a dataset in config/datasets")],
+    run: Annotated[
+        str,
+        typer.Option(help="a run of this dataset; by default the one of config/config.yaml, or the first"),
+    ] = "",
+) -> None:
+    """Fetch the rows of a dataset again that failed and may not fail now; more options are Snakemake's.
+
+    One round, written into config/retries/DATASET.yaml, and made by `snakemake download`. Where the last round was
+    not finished, it goes on with that.
+    """
+    from darkroom import retry as rounds
+    from darkroom.config import ConfigError
+
+    try:
+        project = rounds.project_of(dataset, run)
+        told = rounds.begin(project)
+        typer.echo(told.sentence)
+        code = rounds.make(project, context.args) if told.is_to_make else 0
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    if not code and told.is_to_make:
+        typer.echo(rounds.outcome(project))
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -78,7 +230,7 @@ def sample(
     width: Annotated[int | None, typer.Option(help="pixels")] = None,
     height: Annotated[int | None, typer.Option(help="pixels")] = None,
     batch_size: Annotated[int, typer.Option(help="pictures a forward pass", min=1)] = 4,
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32")] = "auto",
     gif: Annotated[bool, typer.Option(help="also write the denoising of each picture")] = False,
     clip: Annotated[str, typer.Option(help="CLIP that scores: a component's name, or a folder")] = "",
 ) -> None:
@@ -96,6 +248,57 @@ def sample(
         raise typer.BadParameter(str(error)) from None
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="an evaluated run")],
+    second: Annotated[
+        str,
+        typer.Argument(help="another one, with the same prompts and metrics; left out, what was published"),
+    ] = "",
+) -> None:
+    """Print the scores of two runs' models, and their differences paired by prompt.
+
+    Of one run alone, whether each score agrees with the published one; ends with 1 where one does not.
+    """
+    from darkroom.evaluate.compare import compare as compare_folders
+    from darkroom.evaluate.compare import comparison_markdown
+
+    if not second:
+        _compare_with_published(first)
+        return
+    ours, theirs = (Path("results/runs") / run / "evaluate" for run in (first, second))
+    try:
+        typer.echo(comparison_markdown(compare_folders(ours, theirs), first, second), nl=False)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _compare_with_published(run: str) -> None:
+    from darkroom.config import ConfigError, load_project
+    from darkroom.evaluate.agreement import agreement_lines, agreements
+    from darkroom.publish import stage_name, tracked_path
+    from darkroom.stages import folder
+
+    name = "metrics.json"
+    try:
+        project = load_project(run)
+        here = folder(project, "evaluate") / name
+        published = tracked_path(stage_name(project, "evaluate"), name)
+        for path, makes in ((here, f"snakemake evaluate --config run={run}"), (published, "")):
+            if not path.exists():
+                raise ValueError(f"{path}: missing; {makes or f'{run} was not published in this clone'}")
+        found = agreements(*(json.loads(path.read_text(encoding="utf-8")) for path in (here, published)))
+    except (ConfigError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    for line in agreement_lines(found):
+        typer.echo(line)
+    num_wrong = sum(row.agrees is False for row in found)
+    num_judged = sum(row.agrees is not None for row in found)
+    typer.echo(f"{num_judged - num_wrong} of {num_judged} scores agree with the published ones of {run}")
+    if num_wrong:
+        raise typer.Exit(1)
+
+
 @cluster.command("check")
 def cluster_check(
     profile: Annotated[Path, typer.Option(help="folder of a profile for the cluster")] = Path(
@@ -103,53 +306,22 @@ def cluster_check(
     ),
 ) -> None:
     """Say what of a profile this cluster cannot give; nothing is submitted."""
-    from darkroom.cluster import check, read_profile, survey
-    from darkroom.cluster.check import describe
+    from darkroom.slurm import check, check_rules, read_profile, survey, try_requests
+    from darkroom.slurm.check import describe, rule_names
 
     try:
-        requests, found = read_profile(profile), survey()
+        requests = read_profile(profile)
+        findings = try_requests(requests, check(requests, survey()))
     except (OSError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    findings = check(requests, found)
+    findings = [*check_rules(requests, rule_names(Path.cwd())), *findings]
     for request in requests:
         wrong = any(finding.fatal for finding in findings if finding.rule == request.rule)
         typer.echo(f"{request.rule:<18} {'cannot run' if wrong else 'ok':<10}  {describe(request)}")
     for finding in findings:
         typer.echo(f"{'' if finding.fatal else 'note: '}{finding.rule}: {finding.text}", err=finding.fatal)
     raise typer.Exit(1 if any(finding.fatal for finding in findings) else 0)
-
-
-@demo.command()
-def serve(
-    run: Annotated[str, typer.Option(help="a run whose dataset is a demo world")] = "demo",
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1; 0 takes a free one")] = 8907,
-) -> None:
-    """Serve the demo world on 127.0.0.1, to look at it in a browser; Ctrl-C ends it."""
-    from darkroom.config import load_project
-    from darkroom.config.dataset import DemoSource
-    from darkroom.demo.server import serve as serve_world
-    from darkroom.demo.world import DemoWorld
-
-    source = load_project(run).dataset.source
-    if not isinstance(source, DemoSource):
-        raise typer.BadParameter(f"run {run!r} has a dataset with a {source.kind} source, not a demo world")
-    with serve_world(DemoWorld(source), port=port) as server:
-        typer.echo(f"the demo world is at http://127.0.0.1:{server.port}/ until Ctrl-C")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-
-
-@demo.command("train-components")
-def train_components(
-    out: Annotated[Path, typer.Option(help="folder for vae/, clip/ and captioner/")],
-    only: Annotated[str, typer.Option(help="one of vae, clip, captioner; all by default")] = "",
-    num_threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
-) -> None:
-    """Train the demo's small VAE, CLIP and captioner from scratch, as those in the repository were."""
-    from darkroom.demo.pretrain import train_all
-
-    train_all(out, only=only, num_threads=num_threads)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from darkroom.pinned import check_code
+
+# Where the driver's lines go, as `device:inode` (what systemd's JOURNAL_STREAM is for the journal): a job whose
+# stderr is the same need not say what the driver says of it.
+STREAM_VARIABLE = "DARKROOM_DRIVER_STREAM"
+
+
+def stream_id(stream: TextIO) -> str:
+    """`device:inode` of what a stream writes to; empty, if that is no file, pipe or terminal."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _driver_speaks() -> bool:
+    return os.environ.get(STREAM_VARIABLE, "") == stream_id(sys.__stderr__ or sys.stderr) != ""
+
 
 class _Tee:
     """A text stream that writes to the terminal and to the job's log."""
@@ -21,10 +40,18 @@ class _Tee:
         with contextlib.suppress(OSError):
             self._log.write(text)
             self._log.flush()
-        return self._terminal.write(text)
+        # Nor for a terminal that was closed: a training still saves.
+        with contextlib.suppress(OSError):
+            self._terminal.write(text)
+        return len(text)
+
+    def write_to_log(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._log.write(text)
 
     def flush(self) -> None:
-        self._terminal.flush()
+        with contextlib.suppress(OSError):
+            self._terminal.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._terminal, name)
@@ -36,6 +63,9 @@ def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
 
     The traceback of an error goes to the log; torch and the maths libraries use `num_threads`,
     whatever the machine has, so that sums are taken in the same order everywhere.
+
+    Raises:
+        PinError: the code is no longer that of the snakemake that sent this job.
     """
     Path(log_path).parent.mkdir(parents=True, exist_ok=True)
     limit_threads(num_threads)
@@ -46,13 +76,27 @@ def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         _quieten()
         try:
+            check_code()
             yield
-        except BaseException:
-            traceback.print_exc(file=log)
+        except BaseException as error:
+            is_logged = _log_traceback(log)
+            # The driver shows the end of the log; the traceback on the terminal would be its second.
+            if is_logged and isinstance(error, Exception | KeyboardInterrupt) and _driver_speaks():
+                raise SystemExit(1) from None
             raise
         finally:
             sys.stdout, sys.stderr = out, err
             logging.basicConfig(level=logging.INFO, stream=err, force=True)
+
+
+def _log_traceback(log: TextIO) -> bool:
+    """Write the current exception to the log; False where that failed, as on a full disk."""
+    try:
+        traceback.print_exc(file=log)
+        log.flush()
+    except OSError:
+        return False
+    return True
 
 
 def limit_threads(num_threads: int) -> None:
@@ -75,6 +119,14 @@ def _quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("httpx", "PIL", "matplotlib", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def tell(line: str) -> None:
+    """Print the line that ends a stage; to the log alone, where the driver says it."""
+    if isinstance(sys.stdout, _Tee) and _driver_speaks():
+        sys.stdout.write_to_log(f"{line}\n")
+    else:
+        print(line)
 
 
 def summary_line(stage: str, counts: Mapping[str, Any]) -> str:

@@ -38,14 +38,14 @@ def write_file(folder: Path, user: str, host: str, port: int) -> None:
 
 
 def controller_lines(folder: Path, port: int) -> list[str]:
-    """What slurm.conf says of a database on `port`; jobs of unknown accounts are refused."""
+    """What slurm.conf says of a database on `port`; unknown accounts, QOS and jobs above limits are refused."""
     return [
         "AccountingStorageType=accounting_storage/slurmdbd",
         "AccountingStorageHost=127.0.0.1",
         f"AccountingStoragePort={port}",
         # The clients of slurmdbd look for munge here, not in AuthInfo.
         f"AccountingStoragePass={folder}/run/munge",
-        "AccountingStorageEnforce=associations",
+        "AccountingStorageEnforce=associations,limits,qos",
         "AccountingStoreFlags=job_comment",
         "AccountingStorageTRES=gres/gpu",
     ]

@@ -168,6 +168,16 @@ class Cluster:
         known = ("sacctmgr", "--noheader", "list", "cluster")
         self.wait_for(lambda: "refused" not in self.run(*known, check=False), 60, "slurmdbd")
 
+    def limit_submissions(self, qos: str, num_jobs: int) -> None:
+        """A QOS of this user's under which no more than `num_jobs` may be in the queue; waits until it holds."""
+        user = pwd.getpwuid(os.getuid()).pw_name
+        limit = f"MaxSubmitJobsPerUser={num_jobs}"
+        self.run("sacctmgr", "--immediate", "add", "qos", qos, limit)
+        self.run("sacctmgr", "--immediate", "modify", "user", user, "set", f"qos+={qos}")
+        # The database tells the controller by itself.
+        known = ("scontrol", "show", "assoc_mgr", "flags=qos", f"qos={qos}")
+        self.wait_for(lambda: f"QOS={qos}(" in self.run(*known, check=False), 30, "the QOS")
+
     def stop_database(self) -> None:
         """End slurmdbd: `sacct` gets no answer, the controller keeps what it is to be told."""
         self._end(DATABASE, signal.SIGTERM)

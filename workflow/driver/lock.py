@@ -1,72 +1,56 @@
-"""One driver a folder, also where the folder is shared by machines."""
+"""One driver for each folder of results, also where machines or clones share it."""
 
 import atexit
-import contextlib
-import fcntl
 import os
-import socket
-import threading
-import time
+import signal
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
+from darkroom.lock import FolderLock, Held, take
 from driver.messages import DriverError, say
 
-# A living driver touches its lock this often; a lock of another machine is watched for `WATCH_S`.
-BEAT_S = 10.0
-WATCH_S = 30.0
+# In a folder of results; neither git nor DVC nor a manifest knows it.
+FOLDER = ".driver"
 
 
-def hold(path: str | Path, watch_s: float = WATCH_S) -> TextIO:
-    """Lock `path` until this process ends; the open file returned must be kept.
+def hold(outputs: Iterable[str | Path], results: str | Path = "results") -> list[FolderLock]:
+    """Hold `results`, and of what it holds each dataset and run that gets `outputs`, until this process ends.
 
-    The kernel drops the lock with the process, so a killed driver leaves none. Not every shared file
-    system carries locks to other machines: there the file's holder and its beating time tell.
+    The latter because a folder of it may be a link to one that another clone has too.
 
     Raises:
-        DriverError: another driver holds it.
+        DriverError: another driver holds one of them, or it cannot be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    results = Path(results)
+    paths = {Path(path) for path in outputs if results in Path(path).parents}
+    depth = len(results.parts) + 2
+    folders = [results, *sorted({Path(*path.parts[:depth]) for path in paths if len(path.parts) > depth})]
+    held: list[FolderLock] = []
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        held.close()
-        raise DriverError("another snakemake is at work in this folder; wait for it or stop it") from None
-    held.seek(0)
-    holder = held.read().strip()
-    if holder and holder.split()[0] != socket.gethostname():
-        say(f"the last snakemake of this folder ran on {holder}; looking {watch_s:.0f} s for signs of life")
-        if _beats(path, watch_s):
-            held.close()
-            raise DriverError(f"another snakemake is at work in this folder, on {holder}; stop it there")
-    held.truncate(0)
-    held.write(f"{socket.gethostname()} (process {os.getpid()})\n")
-    held.flush()
-    threading.Thread(target=_beat, args=(path,), name="driver-lock", daemon=True).start()
-    # No name is left behind by an orderly end: the next driver need not look for signs of life.
-    atexit.register(_forget, path)
+        for folder in folders:
+            # Of a driver that was killed, one word is enough.
+            held.append(take(folder / FOLDER, 0, _unheard if held else say, "snakemake", _end))
+    except Held as other:
+        _release(held)
+        raise DriverError(
+            f"another snakemake is at work on {folder} ({other.by}); wait for it or stop it"
+        ) from None
+    except OSError as error:
+        _release(held)
+        raise DriverError(f"{folder}: no lock can be written there ({error})") from None
+    atexit.register(_release, held)
     return held
 
 
-def _forget(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        os.truncate(path, 0)
+def _release(held: list[FolderLock]) -> None:
+    while held:
+        held.pop().release()
 
 
-def _beats(path: Path, watch_s: float) -> bool:
-    """Whether the file's time changes while we look; two machines' clocks are never compared."""
-    first, end = path.stat().st_mtime_ns, time.monotonic() + watch_s
-    while time.monotonic() < end:
-        time.sleep(min(1.0, watch_s / 10))
-        if path.stat().st_mtime_ns != first:
-            return True
-    return False
+def _end(loss: str) -> None:
+    """As Ctrl-C does: jobs are told to end, and nothing more is started."""
+    say(loss)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
-def _beat(path: Path) -> None:
-    while True:
-        time.sleep(BEAT_S)
-        with contextlib.suppress(OSError):
-            os.utime(path)
+def _unheard(_: str) -> None: ...

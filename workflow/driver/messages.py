@@ -6,11 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 
 class DriverError(WorkflowError):
-    """What ends the driver. Told on stderr as well: with `--quiet all` Snakemake keeps its errors to itself."""
-
-    def __init__(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-        super().__init__(text)
+    """What ends the driver; the logger of the profiles shows it under any `--quiet`."""
 
 
 def say(text: str) -> None:

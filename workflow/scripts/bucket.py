@@ -2,7 +2,7 @@
 
 from darkroom.bucket import summarise
 from darkroom.config.run import Bucket
-from darkroom.jobs import job, summary_line
+from darkroom.jobs import job, summary_line, tell
 from darkroom.store import write_manifest
 
 with job(snakemake.log[0]):
@@ -17,4 +17,4 @@ with job(snakemake.log[0]):
         part_manifests=snakemake.input.parts,
         files=[snakemake.output.summary],
     )
-    print(summary_line("bucket", body["counts"]))
+    tell(summary_line("bucket", body["counts"]))

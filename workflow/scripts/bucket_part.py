@@ -12,4 +12,6 @@ with job(snakemake.log[0], snakemake.threads):
         Bucket(**snakemake.params.settings),
         snakemake.output.buckets,
     )
-    write_part_manifest(snakemake.output.manifest, [snakemake.output.buckets], counts)
+    write_part_manifest(
+        snakemake.output.manifest, [snakemake.output.buckets], counts, snakemake.params.made_with
+    )

@@ -1,11 +1,13 @@
 """Encode the empty caption, which dropped captions and guidance use."""
 
-from darkroom.config.components import Component
+from darkroom.components.base import Component
 from darkroom.config.run import Cache
+from darkroom.imports import quick_imports
 from darkroom.jobs import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from darkroom.cache import cache_null
+    with quick_imports():
+        from darkroom.cache.stage import cache_null
 
     cache_null(
         Cache(**snakemake.params.settings),

@@ -1,37 +1,31 @@
-"""Draw, judge and compare the trained and the untrained model."""
+"""Bring the metrics of a run together: scores, intervals, differences."""
 
-from pathlib import Path
+from darkroom.config.run import Draw, Evaluate
+from darkroom.evaluate.stage import EvaluateInputs, evaluate
+from darkroom.jobs import job, summary_line, tell
+from darkroom.store import read_manifest, write_manifest
+from darkroom.store.drawn import read_records
 
-from darkroom.config.components import Component
-from darkroom.config.run import Evaluate
-from darkroom.jobs import job, summary_line
-from darkroom.store import write_manifest
-
-settings = Evaluate(**snakemake.params.settings)
-component = Component(**snakemake.params.clip)
-with job(snakemake.log[0], settings.num_threads or snakemake.threads):
-    from darkroom.evaluate.references import References
-    from darkroom.evaluate.stage import clip_identity, evaluate
-    from darkroom.models.components import load_clip
-
-    clip = load_clip(component)
-    counts = evaluate(
-        {"trained": Path(snakemake.input.trained), "untrained": Path(snakemake.input.untrained)},
-        settings,
-        clip,
-        clip_identity(settings.clip, component, clip),
-        References(snakemake.input.tables, snakemake.input.tars, snakemake.input.buckets),
-        metrics=Path(snakemake.output.metrics),
-        prompts=Path(snakemake.output.prompts),
-        pictures=Path(snakemake.output.pictures),
-        work=Path(snakemake.params.scratch),
+inputs = snakemake.input
+with job(snakemake.log[0], snakemake.threads):
+    digests = read_manifest(inputs.train)["files"]
+    evaluated = EvaluateInputs(
+        Draw(**snakemake.params.draw),
+        Evaluate(**snakemake.params.settings),
+        read_records(inputs.prompts),
+        inputs.drawn_tables,
+        inputs.draw,
+        list(zip(inputs.tables, inputs.protocols, strict=True)),
+        chosen=snakemake.params.metrics,
+        models={"trained": digests["model"], "untrained": digests["untrained"]},
     )
+    counts = evaluate(evaluated, snakemake.output.metrics, snakemake.output.prompts)
     write_manifest(
         snakemake.output.manifest,
         stage="evaluate",
         params=snakemake.params.stage,
-        upstream={"bucket": snakemake.input.bucket, "train": snakemake.input.train},
-        files=[snakemake.output.metrics, snakemake.output.prompts, snakemake.output.pictures],
+        upstream={"train": inputs.train, "draw": inputs.draw, "measure": inputs.measure},
+        files=[snakemake.output.metrics, snakemake.output.prompts],
         counts=counts,
     )
-    print(summary_line("evaluate", counts))
+    tell(summary_line("evaluate", counts))

@@ -1,6 +1,6 @@
 """A stage's manifest from its part manifests, its settings and the upstream manifests."""
 
-from darkroom.jobs import job, summary_line
+from darkroom.jobs import job, summary_line, tell
 from darkroom.store import write_manifest
 
 # Inputs that are this stage's own; every other input is an upstream manifest.
@@ -15,4 +15,4 @@ with job(snakemake.log[0]):
         part_manifests=snakemake.input.parts,
         files=snakemake.input.get("files", []),
     )
-    print(summary_line(body["stage"], body["counts"]))
+    tell(summary_line(body["stage"], body["counts"]))

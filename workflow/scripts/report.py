@@ -1,33 +1,63 @@
-"""The run's page, and the manifest of what it shows; the page tells times, so no manifest hashes it."""
+"""The run's page, and the manifest of what it shows; the page tells times, so its digest is that without them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from darkroom.jobs import job
+from darkroom.jobs import job, tell
 from darkroom.store import read_manifest, write_manifest
 
 with job(snakemake.log[0], snakemake.threads):
-    from darkroom.report import ReportInputs, build_report
+    from darkroom.report.build import DatasetInputs, ReportInputs, build_report
+    from darkroom.report.times import digest_without_times
+    from darkroom.sources.table import SOURCES
 
-    paths = {name: Path(path) for name, path in snakemake.input.items() if isinstance(path, str)}
-    manifests = {Path(path).parent.name: Path(path) for path in snakemake.input.chain}
-    benchmarks = {
-        stage: sorted(file for logs in snakemake.params.logs for file in Path(logs, stage).glob("*.tsv"))
-        for stage in manifests
+    def listed(value: str | Sequence[str]) -> list[Path]:
+        """What is one for a run on one dataset, and a list for others."""
+        return [Path(path) for path in ([value] if isinstance(value, str) else value)]
+
+    def of_dataset(name: str, paths: Sequence[str]) -> list[Path]:
+        """Those that lie in the dataset's folder."""
+        return [path for path in listed(paths) if path.parent.parent.name == name]
+
+    params, inputs = snakemake.params, snakemake.input
+    names = [params.dataset] if isinstance(params.dataset, str) else list(params.dataset)
+    kinds = [params.source] if isinstance(params.source, str) else list(params.source)
+    paths = {name: Path(path) for name, path in inputs.items() if isinstance(path, str)}
+    by_stage: dict[str, list[Path]] = {}
+    for path in listed(inputs.chain):
+        by_stage.setdefault(path.parent.name, []).append(path)
+    manifests = {
+        stage if len(found) == 1 else f"{stage}/{name}": path
+        for stage, found in by_stage.items()
+        # A stage of each dataset has as many manifests.
+        for name, path in zip(names, found, strict=False)
     }
+    benchmarks = {
+        stage: sorted(file for logs in params.logs for file in Path(logs, stage).glob("*.tsv"))
+        for stage in by_stage
+    }
+    per_dataset = zip(names, kinds, listed(inputs.funnel), listed(inputs.buckets), strict=True)
+    datasets = [
+        DatasetInputs(
+            dataset=name,
+            funnel=funnel,
+            captions=of_dataset(name, inputs.captions),
+            tables=of_dataset(name, inputs.tables),
+            tars=of_dataset(name, inputs.tars),
+            listed=funnel.parent.parent,
+            truth=SOURCES[kind].truth,
+            buckets=buckets,
+        )
+        for name, kind, funnel, buckets in per_dataset
+    ]
     page = build_report(
         ReportInputs(
             run=snakemake.params.run,
-            dataset=snakemake.params.dataset,
+            datasets=datasets,
             description=snakemake.params.settings["description"],
             metrics=paths["metrics"],
             prompts=paths["prompts"],
-            pictures=paths["pictures"],
-            funnel=paths["funnel"],
-            captions=[Path(path) for path in snakemake.input.captions],
-            tables=[Path(path) for path in snakemake.input.tables],
-            tars=[Path(path) for path in snakemake.input.tars],
-            truth=paths["funnel"].parent.parent / "truth.parquet",
-            buckets=paths["buckets"],
+            pictures=Path(snakemake.input.pictures[0]).parent.parent,
             history=paths["history"],
             samples=sorted(paths["samples"].glob("*.png")),
             benchmarks=benchmarks,
@@ -41,5 +71,6 @@ with job(snakemake.log[0], snakemake.threads):
         stage="report",
         params=snakemake.params.settings,
         upstream={"evaluate": snakemake.input.evaluate},
+        pages={page.name: digest_without_times(page, benchmarks)},
     )
-    print(f"report     {page.resolve()}")
+    tell(f"report     {page.resolve()}")

@@ -1,7 +1,7 @@
-"""Encoded pictures and captions: latents and text embeddings, made once, with everything that made them."""
+"""Encoded pictures and captions: latents and text embeddings, made once, with everything that made them.
 
-from darkroom.cache.fingerprint import expected_fingerprint
-from darkroom.cache.online import cache_index
-from darkroom.cache.stage import cache_null, cache_part
+Import from the modules: `cache.stage` (cache_part, cache_null), `cache.online` (cache_index), `cache.fingerprint`.
+"""
 
-__all__ = ["cache_index", "cache_null", "cache_part", "expected_fingerprint"]
+# Raised by whoever changes what the stage writes: results of the version before are then made again.
+VERSION = 1

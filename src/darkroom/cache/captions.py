@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from darkroom.cache.fingerprint import CAPTION_COLUMNS
+from darkroom.components.text import TextEncoder, count_tokens
 from darkroom.config.run import TextEncoderUse
-from darkroom.models.text import TextEncoder, count_tokens
 from darkroom.store.latents import CAPTION_KINDS, latents_name, of_encoder
 
 
@@ -18,7 +18,7 @@ def unique_captions(pictures: pl.DataFrame) -> list[str]:
 
 
 @dataclass(frozen=True)
-class CaptionPlaces:
+class CaptionLayout:
     """The captions of one text encoder: equal ones of a kind are stored once, pooled embeddings for each row.
 
     shapes: of the tensors, by name. spans: the columns of the shard's table. starts: kind -> caption -> first
@@ -33,20 +33,20 @@ class CaptionPlaces:
     cut: frozenset[str]
 
 
-def caption_places(
+def caption_layout(
     pictures: pl.DataFrame, unique: Sequence[str], encoder: TextEncoder, use: TextEncoderUse, place: int
-) -> CaptionPlaces:
+) -> CaptionLayout:
     """The places of the captions of `pictures`, rows of `read_part`, for the encoder at `place` of the list."""
     found = dict(zip(unique, count_tokens(encoder.tokenizer, unique, use), strict=True))
     lengths = {text: kept for text, (kept, _) in found.items()}
-    places = CaptionPlaces({}, [], {}, {}, frozenset(text for text, (_, cut) in found.items() if cut))
+    places = CaptionLayout({}, [], {}, {}, frozenset(text for text, (_, cut) in found.items() if cut))
     for kind, name in zip(CAPTION_KINDS, CAPTION_COLUMNS, strict=True):
         column = pictures[name].to_list()
         places.starts[kind], total = first_places(column, lengths)
         places.shapes[of_encoder(f"text/{kind}", place)] = (total, encoder.text_dim)
         places.rows[kind] = {}
         if use.pooled:
-            places.shapes[of_encoder(f"pooled/{kind}", place)] = (len(column), encoder.pooled_dim)
+            places.shapes[of_encoder(f"pooled/{kind}", place)] = (len(column), encoder.pooled_dim_of(use))
             for row, text in enumerate(column):
                 places.rows[kind].setdefault(text, []).append(row)
         for what, known in (("offset", places.starts[kind]), ("length", lengths)):

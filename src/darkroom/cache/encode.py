@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from darkroom.components.text import EncodedCaption, TextEncoder
+from darkroom.components.vae import encode_latents
 from darkroom.config.run import Cache, TextEncoderUse
-from darkroom.models.components import encode_latents
-from darkroom.models.text import EncodedCaption, TextEncoder
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -40,7 +40,7 @@ def picture_latents(
     return latents
 
 
-def caption_states(
+def caption_embeddings(
     encoder: TextEncoder,
     captions: list[str],
     use: TextEncoderUse,

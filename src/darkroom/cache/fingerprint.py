@@ -8,15 +8,16 @@ used), and table (digest of the shard's own table).
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from darkroom.config.components import Component
+from darkroom.components.base import Component
+from darkroom.components.files import component_folder
+from darkroom.components.files import fingerprint as component_digest
 from darkroom.config.run import Cache
-from darkroom.models.components import component_folder
-from darkroom.models.components import fingerprint as component_digest
 from darkroom.store import read_table, sha256_json
 from darkroom.store.latents import CAPTION_KINDS
 
@@ -34,20 +35,31 @@ CROP_COLUMNS = [
 CAPTION_COLUMNS = [f"caption_{kind}" for kind in CAPTION_KINDS]
 
 
-def read_part(table: str | Path, captions: str | Path, buckets: str | Path) -> pl.DataFrame:
+@dataclass(frozen=True)
+class PartTables:
+    """The tables of one part: the download's, the recaption's and the buckets'."""
+
+    download: str | Path
+    captions: str | Path
+    buckets: str | Path
+
+
+def read_part(tables: PartTables) -> pl.DataFrame:
     """The pictures of a part that have a bucket, sorted by uid, with place, crop and captions.
 
     Raises:
         ValueError: a picture with a bucket is missing in one of the tables.
     """
-    crops = read_table(buckets, ["row", "dropped", *CROP_COLUMNS])
+    crops = read_table(tables.buckets, ["row", "dropped", *CROP_COLUMNS])
     crops = crops.filter(pl.col("dropped").is_null()).drop("dropped").sort("uid")
-    places = read_table(table, [*PICTURE_COLUMNS, "offset"])
-    texts = read_table(captions, ["uid", *CAPTION_COLUMNS])
-    for path, other in ((table, places.drop_nulls("offset")), (captions, texts)):
+    places = read_table(tables.download, [*PICTURE_COLUMNS, "offset"])
+    texts = read_table(tables.captions, ["uid", *CAPTION_COLUMNS])
+    for path, other in ((tables.download, places.drop_nulls("offset")), (tables.captions, texts)):
         missing = crops.join(other, on="uid", how="anti")
         if missing.height:
-            raise ValueError(f"{path}: has no picture {missing['uid'][0]}, to which {buckets} gives a bucket")
+            raise ValueError(
+                f"{path}: has no picture {missing['uid'][0]}, to which {tables.buckets} gives a bucket"
+            )
     joined = crops.join(places, on="uid", how="left").join(texts, on="uid", how="left").sort("uid")
     return joined.with_columns(pl.col(CAPTION_COLUMNS).fill_null(""))
 
@@ -65,19 +77,15 @@ def expected_fingerprint(
     settings: Cache,
     vae: Component,
     text_encoders: Sequence[Component],
+    tables: PartTables | None = None,
     *,
-    table: str | Path | None = None,
-    captions: str | Path | None = None,
-    buckets: str | Path | None = None,
     compute_dtype: str = "float32",
 ) -> dict[str, Any]:
     """The fingerprint that a shard made now would have, without encoding anything.
 
-    With the part's three tables it holds that part's fields too; without, those of every shard.
+    With a part's tables it holds that part's fields too; without, those of every shard.
     """
-    fields: Mapping[str, Any] = {}
-    if table is not None and captions is not None and buckets is not None:
-        fields = part_fields(read_part(table, captions, buckets))
+    fields: Mapping[str, Any] = part_fields(read_part(tables)) if tables is not None else {}
     return {
         **picture_fields(vae),
         **text_fields(settings, text_encoders),

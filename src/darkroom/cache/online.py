@@ -1,6 +1,5 @@
 """The cache stage where training encodes: for each part where its pictures lie, their crops and captions."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,16 @@ import polars as pl
 import torch
 
 from darkroom.cache.captions import count_part, first_places, unique_captions
-from darkroom.cache.fingerprint import CAPTION_COLUMNS, expected_fingerprint, read_part
-from darkroom.config.components import Component
-from darkroom.config.run import Cache
-from darkroom.models.text import count_tokens
-from darkroom.models.text_encoders import load_text_tokenizer
+from darkroom.cache.fingerprint import CAPTION_COLUMNS, PartTables, expected_fingerprint, read_part
+from darkroom.components.text import count_tokens
+from darkroom.components.text_encoders import load_text_tokenizer
+from darkroom.models.training_components import TrainingComponents
 from darkroom.store import write_table
 from darkroom.store.latents import CAPTION_KINDS, ONLINE_COLUMNS, table_digest, write_shard
 
 
 def cache_index(
-    table: str | Path,
-    captions: str | Path,
-    buckets: str | Path,
-    settings: Cache,
-    vae: Component,
-    text_encoders: Sequence[Component],
-    out_tensors: str | Path,
-    out_table: str | Path,
+    tables: PartTables, encoders: TrainingComponents, out_tensors: str | Path, out_table: str | Path
 ) -> dict[str, Any]:
     """Write the shard of a part that is encoded during training: from tables, no picture is read.
 
@@ -35,7 +26,7 @@ def cache_index(
     Raises:
         ValueError: a picture with a bucket is missing in one of the tables.
     """
-    pictures = read_part(table, captions, buckets)
+    pictures, settings = read_part(tables), encoders.cache
     tensors, spans = {}, []
     for kind, name in zip(CAPTION_KINDS, CAPTION_COLUMNS, strict=True):
         column = [text.encode() for text in pictures[name].to_list()]
@@ -45,13 +36,11 @@ def cache_index(
         spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
         spans.append(pl.Series(f"{kind}_length", [len(text) for text in column], dtype=pl.Int64))
     index = pictures.with_columns(*spans).select(ONLINE_COLUMNS)
-    expected = expected_fingerprint(
-        settings, vae, text_encoders, table=table, captions=captions, buckets=buckets
-    )
+    expected = expected_fingerprint(settings, encoders.vae, encoders.text_encoders, tables)
     write_shard(out_tensors, tensors, {**expected, "table": table_digest(index)})
     write_table(out_table, index)
     unique, cut = unique_captions(pictures), set()
-    for use, component in zip(settings.encoders, text_encoders, strict=True):
+    for use, component in zip(settings.encoders, encoders.text_encoders, strict=True):
         found = count_tokens(load_text_tokenizer(component), unique, use)
         cut |= {text for text, (_, num_cut) in zip(unique, found, strict=True) if num_cut}
     return count_part(pictures, cut)

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 import torch
 
-from darkroom.cache.captions import CaptionPlaces, caption_places, count_part, unique_captions
-from darkroom.cache.encode import ComputeDtype, autocast, caption_states, picture_latents, stored
+from darkroom.cache.captions import CaptionLayout, caption_layout, count_part, unique_captions
+from darkroom.cache.encode import ComputeDtype, autocast, caption_embeddings, picture_latents, stored
 from darkroom.cache.fingerprint import (
     CAPTION_COLUMNS,
+    PartTables,
     common_fields,
     form_fields,
     part_fields,
@@ -20,12 +21,13 @@ from darkroom.cache.fingerprint import (
     read_part,
     text_fields,
 )
-from darkroom.cache.pictures import picture_batches
-from darkroom.config.components import Component
+from darkroom.components.base import Component
+from darkroom.components.files import moved
+from darkroom.components.text import TextEncoder
+from darkroom.components.text_encoders import load_text_encoder
+from darkroom.components.vae import latent_shape, load_vae
 from darkroom.config.run import Cache
-from darkroom.models.components import latent_shape, load_vae, moved
-from darkroom.models.text import TextEncoder
-from darkroom.models.text_encoders import load_text_encoder
+from darkroom.models.training_components import TrainingComponents
 from darkroom.store import write_table
 from darkroom.store.latents import (
     CAPTION_KINDS,
@@ -37,16 +39,13 @@ from darkroom.store.latents import (
     write_shard,
     written_shard,
 )
+from darkroom.store.pictures import picture_batches
 
 
 def cache_part(
-    table: str | Path,
+    tables: PartTables,
     tar: str | Path,
-    captions: str | Path,
-    buckets: str | Path,
-    settings: Cache,
-    vae: Component,
-    text_encoders: Sequence[Component],
+    encoders: TrainingComponents,
     out_tensors: str | Path,
     out_table: str | Path,
     *,
@@ -55,10 +54,9 @@ def cache_part(
 ) -> dict[str, Any]:
     """Encode the pictures of a part that have a bucket, and their captions, into a latent shard.
 
-    `table` and `tar` are the download part, `captions` the recaption part, `buckets` the bucket part;
-    `store.latents` describes what is written. Weights are float32; `compute_dtype` bfloat16 runs the
-    encoders under autocast. Equal captions are encoded and stored once. `text_encoders` are the components
-    of `settings.encoders`; one is in memory at a time, and so is one batch: the shard is written as it is made.
+    `tar` has the part's pictures; `store.latents` describes what is written. Weights are float32;
+    `compute_dtype` bfloat16 runs the encoders under autocast. Equal captions are encoded and stored once.
+    One text encoder is in memory at a time, and so is one batch: the shard is written as it is made.
 
     Returns counts: pictures, pictures by bucket, captions (three a picture), captions_unique,
     captions_cut (by any encoder) and captions_empty.
@@ -67,12 +65,13 @@ def cache_part(
         ValueError: a picture is missing, damaged or encodes to something not finite; names the uid.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    pictures = read_part(table, captions, buckets)
+    pictures, settings = read_part(tables), encoders.cache
+    vae, text_encoders = encoders.vae, encoders.text_encoders
     unique, precision = unique_captions(pictures), autocast(chosen, compute_dtype)
     encoder_of_pictures = moved(load_vae(vae), chosen)
     # Loaded once more to encode: the header, which comes first, needs the sizes of what all of them make.
     places = [
-        caption_places(pictures, unique, load_text_encoder(component), use, place)
+        caption_layout(pictures, unique, load_text_encoder(component), use, place)
         for place, (use, component) in enumerate(zip(settings.encoders, text_encoders, strict=True))
     ]
     in_bucket = pl.int_range(pl.len(), dtype=pl.Int64).over("bucket_width", "bucket_height")
@@ -95,7 +94,8 @@ def cache_part(
         for place, component in enumerate(text_encoders):
             encoder = load_text_encoder(component)
             moved(encoder.model, chosen)
-            _write_captions(shard, pictures, unique, places[place], place, settings, encoder, precision)
+            with precision:
+                _write_captions(shard, pictures, unique, places[place], place, settings, encoder)
     write_table(out_table, index_table)
     return count_part(pictures, {text for of_this in places for text in of_this.cut})
 
@@ -164,11 +164,10 @@ def _write_captions(
     shard: ShardWriter,
     pictures: pl.DataFrame,
     unique: list[str],
-    places: CaptionPlaces,
+    places: CaptionLayout,
     place: int,
     settings: Cache,
     encoder: TextEncoder,
-    precision: AbstractContextManager[Any],
 ) -> None:
     """Encode the captions in batches with the encoder at `place` of the list."""
 
@@ -178,8 +177,7 @@ def _write_captions(
     use = settings.encoders[place]
     for start in range(0, len(unique), settings.batch_size):
         batch = unique[start : start + settings.batch_size]
-        with precision:
-            encoded = caption_states(encoder, batch, use, settings, uid_of)
+        encoded = caption_embeddings(encoder, batch, use, settings, uid_of)
         for text, found in zip(batch, encoded, strict=True):
             for kind in CAPTION_KINDS:
                 if text in places.starts[kind]:

@@ -1,58 +1,45 @@
-"""What each family of networks asks of the other sections of a run, checked before any job starts."""
+"""What a family of networks asks of the other sections of a run, checked before any job starts."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
 
-from darkroom.config.model import SD3Model
-
-if TYPE_CHECKING:
-    from darkroom.config.run import Run
-
-
-class Reading(NamedTuple):
-    """How a family's pipeline in diffusers reads one text encoder."""
-
-    what: str
-    hidden_layer: int
-    pooled: bool
+from darkroom.components.use import TextEncoderUse
+from darkroom.config.objective import Objective
+from darkroom.families.base import Family, ModelSection
+from darkroom.families.table import FAMILIES
 
 
-SD3_MAX_TOKENS = 512  # of T5, which diffusers' pipeline reads at most
-# Text encoders in order. The MMDiT takes any, and is not here.
-READINGS = {
-    "unet-sd": (Reading("CLIP", -1, False),),
-    "unet-sdxl": (Reading("CLIP-L", -2, False), Reading("OpenCLIP-G", -2, True)),
-    "sd3": (Reading("CLIP-L", -2, True), Reading("OpenCLIP-G", -2, True), Reading("T5", -1, False)),
-}
-
-
-def check_family(run: "Run") -> None:
+def check_family(
+    model: ModelSection, uses: Sequence[TextEncoderUse], has_sizes: bool, objective: Objective
+) -> None:
     """Refuse a run whose cache or training does not fit its model's family.
 
+    Args:
+        uses: `cache.text_encoders`. has_sizes: `cache.size_conditioning`.
     Raises:
         ValueError: names the key and what would be right.
     """
-    _check_dropout(run)
-    family = run.model.family
-    if run.model.attention == "flash" and run.train.dtype == "float32":
-        raise ValueError("model.attention: flash computes in bfloat16; write train.dtype: bfloat16, or sdpa")
-    if run.model.attention == "sliced" and not family.startswith("unet"):
+    family = FAMILIES[model.family]
+    if model.attention not in family.attentions:
         raise ValueError(
-            f"model.attention: sliced is for UNets, and this is a {family}; write sdpa, whose kernels on a GPU"
-            " keep no matrix of weights either"
+            f"model.attention: {model.attention} is for UNets, and this is a {family.name}; write sdpa, whose"
+            " kernels on a GPU keep no matrix of weights either"
         )
-    if family not in READINGS:
-        return
-    _check_readings(run, family)
-    is_flow = run.train.objective.prediction == "flow"
-    if family == "sd3" and not is_flow:
-        raise ValueError("train.objective.prediction: an sd3 is a rectified flow; write prediction: flow")
-    if family != "sd3" and is_flow:
+    if family.encoders:
+        _check_encoders(family, uses)
+    _check_nulls(family, uses)
+    family.check(model, uses)
+    is_flow = objective.prediction == "flow"
+    if family.objective == "flow" and not is_flow:
         raise ValueError(
-            f"train.objective: diffusers' pipeline of a {family} draws diffusion models; write prediction: epsilon"
-            " (or v) and schedule: scaled_linear"
+            f"train.objective.prediction: {family.name} is a rectified flow; write prediction: flow"
         )
-    if family == "unet-sdxl" and not run.cache.size_conditioning:
-        raise ValueError("cache.size_conditioning: unet-sdxl is told sizes and crops; write true")
+    if family.objective == "diffusion" and is_flow:
+        raise ValueError(
+            f"train.objective: diffusers' pipeline of a {family.name} draws diffusion models; write prediction:"
+            " epsilon (or v) and schedule: scaled_linear"
+        )
+    if family.has_sizes and not has_sizes:
+        raise ValueError(f"cache.size_conditioning: {family.name} is told sizes and crops; write true")
 
 
 def check_attention(attention: str, device: str) -> None:
@@ -67,38 +54,63 @@ def check_attention(attention: str, device: str) -> None:
         )
 
 
-def _check_readings(run: "Run", family: str) -> None:
-    readings, uses = READINGS[family], run.cache.text_encoders
-    if len(uses) != len(readings):
-        names = ", ".join(reading.what for reading in readings)
-        raise ValueError(
-            f"cache.text_encoders: {family} reads {len(readings)} ({names}), and {len(uses)} are listed"
-        )
-    for place, (use, reading) in enumerate(zip(uses, readings, strict=True)):
-        wanted = {"hidden_layer": reading.hidden_layer, "padded": True, "pooled": reading.pooled}
-        for name, value in wanted.items():
-            if getattr(use, name) != value:
-                raise ValueError(
-                    f"cache.text_encoders.{place}.{name}: {family} reads its {reading.what} with {name}:"
-                    f" {str(value).lower()}"
-                )
-    if family == "sd3" and uses[-1].max_tokens > SD3_MAX_TOKENS:
-        raise ValueError(
-            f"cache.text_encoders.2.max_tokens: diffusers' SD3 reads {SD3_MAX_TOKENS} T5 tokens at most, not"
-            f" {uses[-1].max_tokens}; write {SD3_MAX_TOKENS} or less"
-        )
-    context = run.model.context if isinstance(run.model, SD3Model) else None
-    if context is not None and uses[-1].max_tokens <= context.num_base_tokens:
-        raise ValueError(
-            f"cache.text_encoders.2.max_tokens: model.context changes the tokens after the first"
-            f" {context.num_base_tokens}, and {uses[-1].max_tokens} are kept; write more"
-        )
+def check_dtype(attention: str, dtype: str) -> None:
+    """Refuse flash where a training computes in float32.
+
+    Raises:
+        ValueError: says what to write instead.
+    """
+    if attention == "flash" and dtype == "float32":
+        raise ValueError("model.attention: flash computes in bfloat16; write train.dtype: bfloat16, or sdpa")
 
 
-def _check_dropout(run: "Run") -> None:
-    dropout, encoders = run.train.encoder_dropout, run.cache.encoders
+def check_dropout(dropout: Sequence[float], encoders: Sequence[TextEncoderUse]) -> None:
+    """Refuse `train.encoder_dropout` of another number of text encoders.
+
+    Raises:
+        ValueError: names them.
+    """
     if dropout and len(dropout) != len(encoders):
         raise ValueError(
             f"train.encoder_dropout: has {len(dropout)} numbers for {len(encoders)} text encoders"
             f" ({', '.join(encoder.name for encoder in encoders)}); write one for each"
         )
+
+
+def _check_nulls(family: Family, uses: Sequence[TextEncoderUse]) -> None:
+    """Refuse a null that training would see and the exported pipeline would not draw with."""
+    zeros = [use.no_caption == "zeros" for use in uses]
+    if family.nulls == "empty" and any(zeros):
+        raise ValueError(
+            f"cache.text_encoders.{zeros.index(True)}.no_caption: diffusers' pipeline of a {family.name} guides"
+            " away from the empty text, never from zeros; write no_caption: empty"
+        )
+    if family.nulls == "alike" and any(zeros) and not all(zeros):
+        raise ValueError(
+            f"cache.text_encoders.{zeros.index(False)}.no_caption: diffusers' pipeline of a {family.name} has"
+            " zeros for all text encoders or for none; write the same no_caption for each"
+        )
+
+
+def _check_encoders(family: Family, uses: Sequence[TextEncoderUse]) -> None:
+    encoders = family.encoders
+    if len(uses) != len(encoders):
+        names = ", ".join(encoder.what for encoder in encoders)
+        raise ValueError(
+            f"cache.text_encoders: {family.name} reads {len(encoders)} ({names}), and {len(uses)} are listed"
+        )
+    for place, (use, encoder) in enumerate(zip(uses, encoders, strict=True)):
+        wanted = {"hidden_layer": encoder.hidden_layer, "padded": True, "pooled": encoder.pooled}
+        if encoder.pooled:
+            wanted["projected"] = encoder.projected
+        for name, value in wanted.items():
+            if getattr(use, name) != value:
+                raise ValueError(
+                    f"cache.text_encoders.{place}.{name}: {family.name} reads its {encoder.what} with {name}:"
+                    f" {str(value).lower()}"
+                )
+        if encoder.max_tokens is not None and use.max_tokens > encoder.max_tokens:
+            raise ValueError(
+                f"cache.text_encoders.{place}.max_tokens: diffusers' {family.title} reads {encoder.max_tokens}"
+                f" {encoder.what} tokens at most, not {use.max_tokens}; write {encoder.max_tokens} or less"
+            )

@@ -1,22 +1,32 @@
 """Reading the configuration: YAML files that extend each other, checked before any job starts."""
 
 import difflib
+import hashlib
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
-from darkroom.config.components import Component, Components
-from darkroom.config.dataset import SOURCE_KINDS, Dataset, DreamBoothSource
-from darkroom.config.model import DEFAULT_FAMILY, LORA_TARGETS
+from darkroom.components.base import Component, Components, Named, named_components
+from darkroom.config.dataset import Dataset
+from darkroom.config.model import DEFAULT_FAMILY
 from darkroom.config.phases import check_phase
+from darkroom.config.retries import Retries, retries_path
 from darkroom.config.run import Run
 from darkroom.config.sizes import check_sizes
+from darkroom.config.yaml_files import YamlError, read_yaml
+from darkroom.sources.table import spec_of
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
+
+# What a run or a dataset may be called: a name is part of paths and of commands of a shell.
+NAME = r"\w[\w.-]*"
+NUM_CACHE_DIGITS = 12
 
 
 class ConfigError(ValueError):
@@ -34,62 +44,114 @@ class Layer:
 
 @dataclass(frozen=True)
 class Project:
-    """A run with everything it names: its dataset, its components, and where its cache belongs."""
+    """A run with everything it names: its datasets, and its components.
+
+    datasets: name -> dataset, in the order of the configuration.
+    rounds: name -> the rounds in which rows of the dataset are fetched again.
+
+    What is made of one dataset alone knows a run by one of its members: the same run with that dataset as its
+    only one. `dataset_name`, `dataset`, `retries` and `cache` are those of such a run, as of any that names one.
+    """
 
     name: str
     run: Run
-    dataset: Dataset
+    datasets: dict[str, Dataset]
     components: dict[str, Component]
-    cache_owner: str
+    rounds: dict[str, Retries] = field(default_factory=dict)
+
+    @cached_property
+    def members(self) -> tuple["Project", ...]:
+        """The run as each of its datasets knows it; the run itself, where it has one."""
+        if len(self.datasets) == 1:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                run=self.run.model_copy(update={"dataset": name, "datasets": ()}),
+                datasets={name: dataset},
+                rounds={name: self.rounds.get(name, Retries())},
+            )
+            for name, dataset in self.datasets.items()
+        )
+
+    @cached_property
+    def dataset_name(self) -> str:
+        """The name of the dataset.
+
+        Raises:
+            ConfigError: the run has several.
+        """
+        if len(self.datasets) > 1:
+            raise ConfigError(f"the run {self.name} has the datasets {', '.join(self.datasets)}, not one")
+        return next(iter(self.datasets))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset, where there is one: see `dataset_name`."""
+        return self.datasets[self.dataset_name]
+
+    @cached_property
+    def retries(self) -> Retries:
+        """The rounds of retries of the dataset, where there is one."""
+        return self.rounds.get(self.dataset_name, Retries())
+
+    @cached_property
+    def cache(self) -> str:
+        """The name of the cache's folder: runs with the same dataset, buckets and encoders have the same."""
+        return _cache_name(self.dataset_name, self.run)
 
     def component(self, name: str) -> Component:
         """The component of that name (checked when the project was loaded)."""
         return self.components[name]
 
 
-def load_project(name: str, root: str | Path = ".") -> Project:
-    """Load run `name` from `root`/config, with its dataset and components.
+def load_project(name: str, root: str | Path = ".", config: str | Path | None = None) -> Project:
+    """Load run `name` from the folder `config`, by default `root`/config, with its dataset and components.
+
+    Paths in the configuration start from `root`, wherever the configuration itself lies.
 
     Raises:
         ConfigError: a file, key, value or name is wrong.
     """
-    folder = Path(root) / "config"
+    folder = Path(root) / "config" if config is None else Path(config)
     layers = _chain(folder / "runs", name, "run")
     run = _validate(Run, layers)
-    dataset = load_dataset(run.dataset, root, named_by=f"{layers[-1].path}: dataset")
+    named_by = f"{layers[-1].path}: {'datasets' if run.datasets else 'dataset'}"
+    datasets = {of: _read_dataset(folder, of, named_by) for of in run.dataset_names}
     components = load_components(folder / "components.yaml")
-    _check_component(components, run.cache.vae, "vae", layers, "cache.vae")
-    key = "cache.text_encoder" if run.cache.text_encoder else "cache.text_encoders"
-    for encoder in run.cache.encoders:
-        _check_component(components, encoder.name, "text_encoder", layers, key)
-    if run.model.pretrained is not None:
-        _check_component(components, run.model.pretrained, "model", layers, "model.pretrained")
-    _check_component(components, run.evaluate.clip, "clip", layers, "evaluate.clip")
+    for named in named_components(run):
+        _check_component(components, named, layers)
     try:
         check_sizes(run, components[run.cache.vae], Path(root))
     except ValueError as error:
         raise ConfigError(f"{layers[-1].path}: {error}") from None
-    dataset_layers = _chain(folder / "datasets", run.dataset, "dataset")
-    if dataset.recaption is not None:
-        captioner = dataset.recaption.captioner
-        _check_component(components, captioner, "captioner", dataset_layers, "recaption.captioner")
-    _check_priors(run, dataset, layers)
+    for of, dataset in datasets.items():
+        dataset_layers = _chain(folder / "datasets", of, "dataset")
+        for named in named_components(dataset):
+            _check_component(components, named, dataset_layers)
+        _check_priors(run, of, dataset, layers)
     if run.train.initial_run is not None:
         _check_phases(name, run, folder / "runs", layers)
-    return Project(name, run, dataset, components, _cache_owner(layers))
+    rounds = {of: _read_rounds(folder, of) for of in datasets}
+    return Project(name, run, datasets, components, rounds)
 
 
-def _check_priors(run: Run, dataset: Dataset, layers: list[Layer]) -> None:
+def _read_rounds(folder: Path, dataset: str) -> Retries:
+    path = retries_path(dataset, folder)
+    return read_section(Retries, path) if path.exists() else Retries()
+
+
+def _check_priors(run: Run, name: str, dataset: Dataset, layers: list[Layer]) -> None:
     """Class pictures and the weight of their loss come together."""
-    source, where = dataset.source, f"{_file_of(['train', 'prior_weight'], layers)}: train.prior_weight"
-    has_class = isinstance(source, DreamBoothSource) and source.class_folder is not None
+    where = f"{_file_of(['train', 'prior_weight'], layers)}: train.prior_weight"
+    has_class = spec_of(dataset.source).has_class_pictures(dataset.source)
     if has_class and run.train.prior_weight is None:
         raise ConfigError(
-            f"{where}: the dataset {run.dataset} has class pictures; write 1.0, or leave its class_folder out"
+            f"{where}: the dataset {name} has class pictures; write 1.0, or leave its class_folder out"
         )
     if run.train.prior_weight is not None and not has_class:
         raise ConfigError(
-            f"{where}: the dataset {run.dataset} has no class pictures; give its source class_folder and"
+            f"{where}: the dataset {name} has no class pictures; give its source class_folder and"
             " class_prompt, or leave this out"
         )
 
@@ -115,7 +177,27 @@ def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> Non
 
 def load_dataset(name: str, root: str | Path = ".", named_by: str = "dataset") -> Dataset:
     """Load dataset `name` from `root`/config/datasets; `named_by` says who asked for it."""
-    return _validate(Dataset, _chain(Path(root) / "config" / "datasets", name, "dataset", named_by))
+    return _read_dataset(Path(root) / "config", name, named_by)
+
+
+def _read_dataset(folder: Path, name: str, named_by: str) -> Dataset:
+    return _validate(Dataset, _chain(folder / "datasets", name, "dataset", named_by))
+
+
+def layers_of(kind: str, name: str, root: str | Path = ".", named_by: str = "") -> list[Layer]:
+    """The files of a `run` or a `dataset` and of what it extends, the base first; `named_by` asked for it."""
+    return _chain(Path(root) / "config" / f"{kind}s", name, kind, named_by)
+
+
+def read_section(model: type[SectionT], path: Path) -> SectionT:
+    """The one file that holds a section whole.
+
+    Raises:
+        ConfigError: it is missing or wrong; names the key.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: missing")
+    return _validate(model, [Layer(path.stem, path, _read_yaml(path))])
 
 
 def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer]:
@@ -124,10 +206,15 @@ def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer
     while name:
         if name in [layer.name for layer in layers]:
             raise ConfigError(f"{layers[-1].path}: extends {name!r}, which extends this {kind} again")
+        asked = f"{layers[-1].path}: extends" if layers else named_by or kind
+        if not re.fullmatch(NAME, name, re.ASCII):
+            raise ConfigError(
+                f"{asked}: {name!r} cannot be the name of a {kind}: letters, digits, '.', '_' and '-' make one, "
+                "and it does not begin with '.' or '-'"
+            )
         path = folder / f"{name}.yaml"
         if not path.exists():
             known = sorted(p.stem for p in folder.glob("*.yaml"))
-            asked = f"{layers[-1].path}: extends" if layers else named_by or kind
             raise ConfigError(f"{asked}: no {kind} {name!r} in {folder}{_nearest(name, known)}")
         values = _read_yaml(path)
         parent = values.pop("extends", "")
@@ -140,31 +227,23 @@ def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        values = read_yaml(path)
+    except YamlError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds {type(values).__name__}, not a mapping of keys to values")
+        holds = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigError(f"{path}: holds {holds}, not a mapping of keys to values")
     return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML, but a key given twice is an error instead of a silent loss."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} stands twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over`, key by key; lists and scalars are replaced whole.
 
-    So is a model of another family, whose keys are others.
+    So is a model of another family, and a section of another kind, whose keys are others.
     """
     if "family" in over and over["family"] != base.get("family", DEFAULT_FAMILY):
+        return dict(over)
+    if "kind" in over and over["kind"] != base.get("kind", over["kind"]):
         return dict(over)
     merged = dict(base)
     for key, value in over.items():
@@ -185,9 +264,7 @@ def _validate(model: type[SectionT], layers: list[Layer]) -> SectionT:
 
 
 def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
-    # Inside a tagged union pydantic puts the tag into the location; it is no key of the file.
-    tags = (*SOURCE_KINDS, *LORA_TARGETS)
-    location = [str(key) for key in problem["loc"] if key not in tags]
+    location = _keys(model, problem["loc"])
     # What concerns several sections has no place, and names its key itself.
     where = ": ".join([str(_file_of(location, layers)), *([".".join(location)] if location else [])])
     if problem["type"] == "extra_forbidden":
@@ -195,6 +272,10 @@ def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
         return f"{where}: unknown key{_nearest(location[-1], known)}"
     if problem["type"] == "missing":
         return f"{where}: is required and missing"
+    if problem["type"] == "union_tag_invalid":
+        tag, named = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")
+        known = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
+        return f"{where}.{named}: no {named} {tag!r}{_nearest(tag, known)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{where}: {message}" + (
@@ -217,20 +298,45 @@ _ABSENT = object()
 _TAGS = ("kind", "family")  # the keys that tell the members of a union apart
 
 
+def _keys(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """The keys of the file at a problem's location.
+
+    Inside a tagged union pydantic puts the tag into the location, which is no key of the file.
+    """
+    keys = []
+    for key in location:
+        model, is_tag = _step(model, key)
+        if not is_tag:
+            keys.append(str(key))
+    return keys
+
+
 def _fields(model: Any, location: tuple[Any, ...]) -> list[str]:
     """The keys that the section at `location` knows."""
     for key in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
-            model = model.model_fields[key].annotation
-        else:
-            choices = [m for m in getattr(model, "__args__", ()) if hasattr(m, "model_fields")]
-            choices += [m.__origin__ for m in getattr(model, "__args__", ()) if hasattr(m, "__metadata__")]
-            tagged = [
-                m for m in choices if any(f"'{key}'" in str(m.model_fields.get(tag, "")) for tag in _TAGS)
-            ]
-            # The sections of a list are all of one kind.
-            model = tagged[0] if tagged else choices[0] if isinstance(key, int) and choices else model
+        model, _ = _step(model, key)
     return list(getattr(model, "model_fields", {}))
+
+
+def _step(model: Any, key: Any) -> tuple[Any, bool]:
+    """What stands at a key of a section or a list, and whether the key is the tag of a union's member."""
+    if isinstance(model, type) and issubclass(model, RootModel):
+        # Names of one's own choosing, all of the same kind.
+        return get_args(model.model_fields["root"].annotation)[1], False
+    if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
+        return _section_or_null(model.model_fields[key].annotation), False
+    members = [getattr(m, "__origin__", m) for m in getattr(model, "__args__", ())]
+    choices = [m for m in members if hasattr(m, "model_fields")]
+    tagged = [m for m in choices if any(f"'{key}'" in str(m.model_fields.get(tag, "")) for tag in _TAGS)]
+    # The sections of a list are all of one kind.
+    listed = choices[0] if isinstance(key, int) and choices else model
+    return (tagged[0], True) if tagged else (listed, False)
+
+
+def _section_or_null(annotation: Any) -> Any:
+    """The section of `Section | None`; other annotations as they are."""
+    choices = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
+    return choices[0] if len(choices) == 1 and hasattr(choices[0], "model_fields") else annotation
 
 
 def load_components(path: Path) -> dict[str, Component]:
@@ -238,9 +344,8 @@ def load_components(path: Path) -> dict[str, Component]:
     return _validate(Components, [Layer("components", path, _read_yaml(path))]).root
 
 
-def _check_component(
-    components: dict[str, Component], name: str, kind: str, layers: list[Layer], key: str
-) -> None:
+def _check_component(components: dict[str, Component], named: Named, layers: list[Layer]) -> None:
+    key, name, kind = named
     where = f"{_file_of(key.split('.'), layers)}: {key}"
     known = sorted(n for n, component in components.items() if component.kind == kind)
     if name not in components:
@@ -250,19 +355,17 @@ def _check_component(
         raise ConfigError(f"{where}: {name!r} is a {other}, not a {kind}{_nearest(name, known)}")
 
 
-def _cache_owner(layers: list[Layer]) -> str:
-    """The furthest ancestor with the same dataset, buckets and encoders: runs share its cache."""
-    values: dict[str, Any] = {}
-    resolved = []
-    for layer in layers:
-        values = merge(values, layer.values)
-        resolved.append((layer.name, [values.get(key) for key in ("dataset", "bucket", "cache")]))
-    owner, made_from = resolved[-1]
-    for name, sections in reversed(resolved):
-        if sections != made_from:
-            break
-        owner = name
-    return owner
+def _cache_name(dataset: str, run: Run) -> str:
+    """Hexadecimal digits of the SHA-256 of the dataset's name and of the sections `bucket` and `cache`.
+
+    What has its default is left out: an option that a later version adds gives no cache another name.
+    """
+    sections = {
+        name: getattr(run, name).model_dump(mode="json", exclude_defaults=True)
+        for name in ("bucket", "cache")
+    }
+    text = json.dumps({"dataset": dataset, **sections}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:NUM_CACHE_DIGITS]
 
 
 def _nearest(name: str, known: list[str]) -> str:

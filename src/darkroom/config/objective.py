@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from darkroom.config.base import Section
+from darkroom.settings.base import Section
 
 
 class Objective(Section):

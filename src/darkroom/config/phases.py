@@ -2,14 +2,10 @@
 
 from darkroom.config.run import Run
 
-# What a phase may change of its model: nothing that changes the shape or the meaning of a weight.
-_FREE = {
-    "position_interpolation",
-    "attention",
-    "checkpoint_attention",
-    "checkpoint_mlp",
-    "gradient_checkpointing",
-}
+
+def _named(run: Run) -> str:
+    several = len(run.dataset_names) > 1
+    return f"the dataset{'s' if several else ''} {', '.join(run.dataset_names)}"
 
 
 def check_phase(name: str, run: Run, before: Run) -> None:
@@ -25,7 +21,13 @@ def check_phase(name: str, run: Run, before: Run) -> None:
             " phases go from small to large: turn them round, or write a larger bucket.resolution_px"
         )
     if before.dataset != run.dataset:
-        raise ValueError(f"{where} has the dataset {before.dataset}; write dataset: {before.dataset}")
+        theirs = f"dataset: {before.dataset}" if before.dataset else "datasets: as that run has them"
+        raise ValueError(f"{where} has {_named(before)}; write {theirs}")
+    if before.datasets != run.datasets:
+        raise ValueError(
+            f"{where} has other datasets, weights or repeats than this run; the batches of a phase go on where"
+            " those of the one before end, so write datasets: as that run has them"
+        )
     if run.model.family != before.model.family:
         raise ValueError(
             f"{where} trains a {before.model.family} and this run a {run.model.family}; write model.family:"
@@ -33,7 +35,7 @@ def check_phase(name: str, run: Run, before: Run) -> None:
         )
     for section in ("model", "cache"):
         mine, theirs = (getattr(r, section) for r in (run, before))
-        free = _FREE if section == "model" else {"batch_size", "dtype", "online"}
+        free = run.model.free if section == "model" else {"batch_size", "dtype", "online"}
         for key in sorted({*type(mine).model_fields} - free):
             here, there = getattr(mine, key), getattr(theirs, key)
             if here != there:

@@ -1,13 +1,18 @@
-"""What a run is: dataset, buckets, cache, model, training and evaluation."""
+"""What a run is: dataset, buckets, cache, model, training, pictures, metrics and evaluation."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
-from darkroom.config.base import ADDED, Section
-from darkroom.config.families import check_family
+from darkroom.benchmarks.table import Prompts
+from darkroom.components.base import ComponentOf
+from darkroom.components.use import TextEncoderUse
+from darkroom.config.families import check_dropout, check_dtype, check_family
 from darkroom.config.model import Model
 from darkroom.config.objective import Objective
+from darkroom.config.shares import DatasetShare, check_shares
+from darkroom.metrics.table import METRICS
+from darkroom.settings.base import ADDED, Section
 
 
 class Bucket(Section):
@@ -34,26 +39,11 @@ class Bucket(Section):
         return self
 
 
-class TextEncoderUse(Section):
-    """One of several text encoders, and how it is read."""
-
-    name: str = Field(description="name of a text encoder in config/components.yaml")
-    hidden_layer: int = Field(-1, le=-1, description="-1 is the output; -2 the states before the last layer")
-    max_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
-    padded: bool = Field(
-        False, description="pad to max_tokens and keep the padding's states, as SD, SDXL and SD3 read them"
-    )
-    pooled: bool = Field(False, description="use its pooled embedding too")
-    no_caption: Literal["empty", "zeros"] = Field(
-        "empty", description="what stands for no caption: the empty text's states, or zeros"
-    )
-
-
 class Cache(Section):
     """Latents and text embeddings, encoded once, or during training."""
 
-    vae: str = Field(description="name of a VAE in config/components.yaml")
-    text_encoder: str | None = Field(
+    vae: Annotated[str, ComponentOf("vae")] = Field(description="name of a VAE in config/components.yaml")
+    text_encoder: Annotated[str | None, ComponentOf("text_encoder")] = Field(
         None, description="name of a CLIP text encoder in config/components.yaml, where one is enough"
     )
     max_text_tokens: int = Field(77, ge=2, description="longer captions are cut, and counted")
@@ -180,9 +170,15 @@ class Train(Section):
         None, gt=0, description="DreamBooth: weight of the loss on class pictures, half of every batch"
     )
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast; weights are float32")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="autocast; auto is bfloat16 where that is fast, else float32; weights are float32"
+    )
     parameter_dtype: Annotated[Literal["float32"], ADDED] = Field(
         "float32", description="of weights, moments and average; half precision would lose updates"
+    )
+    skip_steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ADDED] = Field(
+        (),
+        description="steps to leave out, as the log numbers them: the way on after a loss that is not finite",
     )
     num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
     checkpoint_every_steps: int = Field(500, ge=1)
@@ -203,7 +199,7 @@ class Train(Section):
         if info.field_name == "dtype" and value in ("float16", "fp16", "half"):
             raise ValueError(
                 f"{value} is not trained in: small gradients become 0 in float16, and weights stay float32 in any"
-                " case; write dtype: bfloat16, or float32"
+                " case; write dtype: auto, bfloat16 or float32"
             )
         return value
 
@@ -241,6 +237,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _rates(self) -> "Train":
+        if self.skip_steps and max(self.skip_steps) > self.num_steps:
+            raise ValueError(f"skip_steps: step {max(self.skip_steps)} is past num_steps {self.num_steps}")
         if self.num_warmup_steps >= self.num_steps:
             raise ValueError(
                 f"num_warmup_steps {self.num_warmup_steps} must be below num_steps {self.num_steps}"
@@ -256,35 +254,102 @@ class Train(Section):
         return self
 
 
-class Evaluate(Section):
-    """Pictures for held-out prompts, and the metrics on them."""
+class Draw(Section):
+    """Pictures for held-out prompts, of the trained and of the untrained model."""
 
-    prompts: str = Field(description="'demo' or a GenEval metadata file (JSON lines)")
+    prompts: Prompts = Field(description="which prompts; `kind` decides which of the tables below holds")
     num_pictures_per_prompt: int = Field(4, ge=1)
     max_prompts: int = Field(0, ge=0, description="first so many prompts of each task; 0 is all")
+    prompts_per_chunk: int = Field(
+        64, ge=1, description="prompts of one job, as whole forward passes; changes no picture"
+    )
     seed: int = Field(0, ge=0, description="picture k of prompt p has a seed of (seed, p, k)")
     batch_size: int = Field(16, ge=1, description="pictures a forward pass")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="autocast; auto is bfloat16 where that is fast, else float32"
+    )
     sampling: Sampling = Sampling()
-    clip: str = Field(description="name of a CLIP in config/components.yaml")
-    detector: Literal["contour"] = Field("contour", description="GenEval's object detector")
-    num_reference_pictures: int = Field(1000, ge=2, description="real pictures for the distances")
-    num_bootstrap: int = Field(1000, ge=10, description="resamples (of prompts) for the intervals")
     num_threads: int = Field(0, ge=0, description="CPU threads; 0 leaves it to torch")
+
+
+class Measures(Section):
+    """What is measured on the pictures, by metric. A run that extends another leaves one out with null."""
+
+    @model_validator(mode="after")
+    def _some(self) -> "Measures":
+        if not self.chosen:
+            raise ValueError(f"names no metric; write one or more of {', '.join(METRICS)}")
+        return self
+
+    @property
+    def chosen(self) -> dict[str, Section]:
+        """Metric -> its options, in the order of reports."""
+        sections = {name: getattr(self, name) for name in METRICS}
+        return {name: section for name, section in sections.items() if section is not None}
+
+
+if TYPE_CHECKING:
+    Measure = Measures
+else:
+    Measure = create_model(
+        "Measure",
+        __base__=Measures,
+        __doc__=Measures.__doc__,
+        **{
+            name: (
+                Annotated[metric.section | None, ADDED],
+                Field(None, description=f"{metric.label}; {metric.direction} is better"),
+            )
+            for name, metric in METRICS.items()
+        },
+    )
+
+
+class Evaluate(Section):
+    """Scores with intervals, and how the trained model differs from the untrained."""
+
+    num_bootstrap: int = Field(1000, ge=10, description="resamples (of prompts) for the intervals")
 
 
 class Run(Section):
     """A run: `config/runs/NAME.yaml`."""
 
     description: str = Field(description="one sentence for the report")
-    dataset: str = Field(description="name of a dataset in config/datasets")
+    dataset: str | None = Field(None, description="name of a dataset in config/datasets; or else datasets")
+    datasets: Annotated[tuple[DatasetShare, ...], ADDED] = Field(
+        (), description="several, each with its part of the samples, instead of dataset"
+    )
     seed: int = Field(0, ge=0, description="of the batch plan, the noise and the initial weights")
     bucket: Bucket = Bucket()
     cache: Cache
     model: Model = Field(description="the network; `family` decides which of the tables below holds")
     train: Train
-    evaluate: Evaluate
+    draw: Draw = Field(description="the pictures that it is judged by")
+    measure: Measure = Field(description="by metric, what is measured on them; a metric left out is not")
+    evaluate: Evaluate = Field(Evaluate(), description="how sure scores are")
+
+    @model_validator(mode="after")
+    def _names_datasets(self) -> "Run":
+        check_shares(self.dataset, self.datasets)
+        if len(self.datasets) == 1:
+            # The same run, however it is written. Sections are frozen for everyone else.
+            object.__setattr__(self, "dataset", self.datasets[0].name)
+            object.__setattr__(self, "datasets", ())
+        if self.datasets and self.train.prior_weight is not None:
+            raise ValueError(
+                "train.prior_weight: DreamBooth's class pictures are half of every batch, and a run on several"
+                " datasets gives each its share; name one dataset, or leave this out"
+            )
+        return self
+
+    @property
+    def dataset_names(self) -> tuple[str, ...]:
+        """The datasets, in the order of the configuration."""
+        return (self.dataset,) if self.dataset is not None else tuple(share.name for share in self.datasets)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Run":
-        check_family(self)
+        check_dropout(self.train.encoder_dropout, self.cache.encoders)
+        check_dtype(self.model.attention, self.train.dtype)
+        check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)
         return self

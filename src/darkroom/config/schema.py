@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from darkroom.config.components import Components
+from darkroom.components.base import Components
 from darkroom.config.dataset import Dataset
 from darkroom.config.run import Run
 

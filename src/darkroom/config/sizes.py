@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom.config.components import Component
-from darkroom.config.model import MMDiTModel, SD3Model
-from darkroom.config.paths import local_path
+from darkroom.components.base import Component
 from darkroom.config.run import Run
+from darkroom.families.table import FAMILIES
+from darkroom.settings.paths import local_path
 
 DEFAULT_VAE_FACTOR = 8  # of the VAEs of Stable Diffusion 1 to 3, XL and FLUX
-DEFAULT_SD3_PATCH_SIZE = 2
 
 
 def check_sizes(run: Run, vae: Component, root: Path) -> None:
@@ -23,14 +22,15 @@ def check_sizes(run: Run, vae: Component, root: Path) -> None:
     Raises:
         ValueError: names the key and the nearest size that fits.
     """
-    factor, patch = vae_factor(vae, root), _patch_size(run)
+    factor = vae_factor(vae, root)
+    patch = FAMILIES[run.model.family].patch_size(run.model.arguments())
     step = factor * patch
     why = f"a multiple of {step} px ({factor} a latent of {run.cache.vae}, times patch_size {patch})"
     if run.bucket.step_px % step:
         raise ValueError(
             f"bucket.step_px: {run.bucket.step_px} is not {why}; write {_near(run.bucket.step_px, step)}"
         )
-    drawn = {"evaluate.sampling": run.evaluate.sampling}
+    drawn = {"draw.sampling": run.draw.sampling}
     if run.train.sample_every_steps and run.train.sample_prompts:
         drawn["train.sampling"] = run.train.sampling
     for key, sampling in drawn.items():
@@ -52,14 +52,6 @@ def vae_factor(vae: Component, root: Path) -> int:
         return DEFAULT_VAE_FACTOR
     channels = config.get("block_out_channels")
     return 2 ** (len(channels) - 1) if channels else DEFAULT_VAE_FACTOR
-
-
-def _patch_size(run: Run) -> int:
-    if isinstance(run.model, MMDiTModel):
-        return run.model.patch_size
-    if isinstance(run.model, SD3Model):
-        return int((run.model.params or {}).get("patch_size", DEFAULT_SD3_PATCH_SIZE))
-    return 1
 
 
 def _near(side: int, step: int) -> int:

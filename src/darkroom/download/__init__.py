@@ -1,5 +1,7 @@
-"""Download: rows of a URL list become pictures in a shard, or a status that says why not."""
+"""Download: rows of a URL list become pictures in a shard, or a status that says why not.
 
-from darkroom.download.stage import download_part
+Nothing is imported here: the processes that decode pictures are part of this package, and are to be small.
+"""
 
-__all__ = ["download_part"]
+# Raised by whoever changes what the stage writes: results of the version before are then made again.
+VERSION = 6

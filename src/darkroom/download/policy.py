@@ -1,30 +1,36 @@
-"""What may be fetched: URLs, addresses, and what a server's headers forbid.
+"""What may be fetched: URLs and their ports; `addresses` has the addresses, `manners` what servers ask for.
 
-Policies that need more than this (robots.txt, opt-out registries, per-host politeness) implement
-`FetchPolicy` and are handed to the opener; nothing else has to change.
+Rules of another kind (registries of opt-outs) implement `FetchPolicy` and are handed to the opener; nothing else
+has to change.
 """
 
 import ipaddress
 import re
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Protocol
 
-from darkroom.download.status import BLOCKED_SCHEME, INVALID_URL, OPTED_OUT, FetchError
+from darkroom.download.status import BLOCKED_PORT, BLOCKED_SCHEME, INVALID_URL, FetchError
 
 AGENT_TOKEN = "darkroom"
 """Our product name: in the User-Agent header, and in directives that are meant for us alone."""
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAX_URL_CHARS = 8_192
+"""What servers take as a request line, and more than any list's honest URL has."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 _SAFE = "/%:@!$&'()*+,;=~-._[]|"
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Ports of other protocols, at which a request of ours could be taken for one of theirs: the "bad ports" of the
+# Fetch standard of WHATWG, as browsers refuse them.
+_PORTS = """
+    0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119
+    123 135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989
+    990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080
+"""
+_OTHER_PROTOCOLS = frozenset(int(port) for port in _PORTS.split())
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,10 @@ def parse_url(url: str) -> Target:
     """Split `url`, quoting what HTTP does not allow in a request line (spaces, non-ASCII).
 
     Raises:
-        FetchError: blocked_scheme or invalid_url.
+        FetchError: blocked_scheme, blocked_port or invalid_url.
     """
+    if len(url) > MAX_URL_CHARS:
+        raise FetchError(INVALID_URL, f"the URL is longer than {MAX_URL_CHARS} characters")
     try:
         parts = urllib.parse.urlsplit(url.strip())
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
@@ -59,6 +67,8 @@ def parse_url(url: str) -> Target:
         raise FetchError(BLOCKED_SCHEME, f"only http: and https: are fetched, not {what}")
     if not host:
         raise FetchError(INVALID_URL, "the URL names no host")
+    if port in _OTHER_PROTOCOLS:
+        raise FetchError(BLOCKED_PORT, f"port {port} is that of another protocol")
     query = f"?{urllib.parse.quote(parts.query, safe=_SAFE + '?')}" if parts.query else ""
     path = (urllib.parse.quote(parts.path, safe=_SAFE) or "/") + query
     return Target(scheme, _ascii_host(host), port or _DEFAULT_PORTS[scheme], path)
@@ -79,88 +89,14 @@ def _ascii_host(host: str) -> str:
     return ascii_host
 
 
-class AddressPolicy:
-    """Public internet addresses, and those inside `allow_networks` (CIDR strings).
-
-    Raises:
-        ValueError: a network of `allow_networks` is not one.
-    """
-
-    def __init__(self, allow_networks: Iterable[str] = ()) -> None:
-        self._allowed: list[Network] = []
-        for network in allow_networks:
-            try:
-                self._allowed.append(ipaddress.ip_network(network))
-            except ValueError as error:
-                raise ValueError(
-                    f"allow_networks: {network!r} is not a network such as 127.0.0.0/8 ({error})"
-                ) from error
-
-    def allows(self, address: str) -> bool:
-        """Whether a connection to this numeric address may be made; False if it is not one."""
-        try:
-            plain = _unwrap(ipaddress.ip_address(address))
-        except ValueError:
-            return False
-        if any(plain in network for network in self._allowed):
-            return True
-        # is_global alone is not enough: it is true for multicast, and for the old site-local IPv6 block.
-        if plain.version == 6 and plain not in _GLOBAL_UNICAST:
-            return False
-        return plain.is_global and not (plain.is_multicast or plain.is_reserved)
-
-
-def _unwrap(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for: ::ffff:a.b.c.d, NAT64 and 6to4."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if address.sixtofour is not None:
-            return address.sixtofour
-    return address
-
-
 class FetchPolicy(Protocol):
     """A rule that can refuse a fetch by raising FetchError; both methods run in fetch threads."""
 
     def before_request(self, target: Target) -> None:
         """Called before anything is sent, for the URL of the list and for every redirect."""
 
-    def after_headers(self, target: Target, headers: Message) -> None:
-        """Called with the headers of a successful answer, before its body is read."""
+    def after_headers(self, target: Target, headers: Message) -> Sequence[str]:
+        """Called with the headers of a successful answer, before its body is read.
 
-
-class RobotsTagPolicy:
-    """Refuses answers whose X-Robots-Tag has one of `directives`, for everyone or for us by name.
-
-    The header is `directive, directive` or `agent: directive, directive`, several agents may follow
-    each other, and a value such as `max-snippet: 20` is not an agent. `none` stands for noindex.
-    """
-
-    _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-
-    def __init__(self, directives: Sequence[str]) -> None:
-        self._refused = {directive.strip().lower() for directive in directives}
-
-    def before_request(self, target: Target) -> None:
-        """Headers are all this policy looks at."""
-
-    def after_headers(self, target: Target, headers: Message) -> None:
-        """Raise FetchError(opted_out) when a directive refuses this use."""
-        for value in headers.get_all("X-Robots-Tag", []):
-            for directive in self._directives_for_us(str(value)):
-                if directive in self._refused:
-                    raise FetchError(OPTED_OUT, f"the server's X-Robots-Tag says {directive}")
-
-    def _directives_for_us(self, value: str) -> Iterable[str]:
-        ours = True
-        for piece in value.lower().split(","):
-            name, colon, rest = piece.strip().partition(":")
-            if colon and name.strip() not in self._WITH_VALUE:
-                ours, name = name.strip() in (AGENT_TOKEN, "*"), rest
-            if ours:
-                yield name.strip()
-                if name.strip() == "none":
-                    yield "noindex"
+        Returns: what reserves the use of the picture and does not refuse it, for the table's `opt_outs`.
+        """

@@ -1,34 +1,89 @@
-"""The criteria that a sample must pass, in the order in which the funnel counts them."""
+"""Criteria as expressions, and whether a dataset's columns are what they ask for."""
+
+import difflib
+from collections.abc import Mapping
 
 import polars as pl
 
-from darkroom.config.dataset import Filter
-
-DOWNLOAD = "download"
-PWATERMARK = "pwatermark"
-PUNSAFE = "punsafe"
-MIN_SIDE_PX = "min_side_px"
-MAX_ASPECT_RATIO = "max_aspect_ratio"
-DUPLICATE = "duplicate"
-
-CRITERIA = (DOWNLOAD, PWATERMARK, PUNSAFE, MIN_SIDE_PX, MAX_ASPECT_RATIO, DUPLICATE)
-UNKNOWABLE = (PWATERMARK, PUNSAFE)
-"""Criteria on scores that the list may lack; a sample without the score passes and is counted."""
+from darkroom.config.dataset import Dataset
+from darkroom.config.keep import Criterion
+from darkroom.download.writer import OWN_COLUMNS
+from darkroom.scorers.table import SCORERS
+from darkroom.settings.columns import Kind, kind_of
 
 
-def fails(settings: Filter) -> dict[str, pl.Expr]:
-    """For each criterion, an expression over a scores table with a column `is_duplicate`.
+def fails(criterion: Criterion) -> pl.Expr:
+    """Whether a row fails a criterion; null where its value is not known.
 
-    An expression is null where the score is unknown, and false where the criterion is switched off.
+    Numbers compare as polars compares them: 0.1 equals the nearest Float32 of a Float32 column.
     """
-    off = pl.lit(False)
-    return {
-        DOWNLOAD: pl.col("status") != "ok",
-        PWATERMARK: off
-        if settings.max_pwatermark is None
-        else pl.col("pwatermark") > settings.max_pwatermark,
-        PUNSAFE: off if settings.max_punsafe is None else pl.col("punsafe") > settings.max_punsafe,
-        MIN_SIDE_PX: pl.col("min_side_px") < settings.min_side_px,
-        MAX_ASPECT_RATIO: pl.col("aspect_ratio") > settings.max_aspect_ratio,
-        DUPLICATE: pl.col("is_duplicate") if settings.drop_duplicates else off,
-    }
+    column = pl.col(criterion.column)
+    if criterion.matches is not None:
+        return ~column.str.contains(criterion.matches)
+    if criterion.equals is not None:
+        return column != criterion.equals
+    if criterion.in_ is not None:
+        return ~_is_one_of(column, criterion.in_)
+    if criterion.not_in is not None:
+        return _is_one_of(column, criterion.not_in)
+    outside = [column < criterion.min] if criterion.min is not None else []
+    outside += [column > criterion.max] if criterion.max is not None else []
+    return pl.any_horizontal(outside)
+
+
+def check_criteria(dataset: Dataset, carried: Mapping[str, Kind]) -> None:
+    """Refuse a criterion on a column that there will not be, or that it cannot be compared with.
+
+    Args:
+        dataset: its `keep` and `scorers`.
+        carried: the columns that come with the list, see `sources.table.list_columns`.
+
+    Raises:
+        ValueError: a column is unknown, made by a scorer that is not listed or by two, or of another kind; or
+            a regular expression is wrong. Names the criterion.
+    """
+    made = {column: kind for column, (_, kind) in dataset.scorers.columns().items()}
+    own = {name: kind_of(str(kind)) for name, kind in OWN_COLUMNS.items()}
+    for column in made:
+        if column in own or column in carried:
+            raise ValueError(
+                f"scorers: the column {column!r} is one of {'the list' if column in carried else 'the download'}"
+                " too; a name can have one meaning only: leave the scorer out, or rename the list's column"
+            )
+    known = {**carried, **own, **made}
+    for number, criterion in enumerate(dataset.keep):
+        where = f"keep.{number}.column"
+        if criterion.column not in known:
+            raise ValueError(f"{where}: no column {criterion.column!r}{_hint(criterion.column, list(known))}")
+        found = known[criterion.column]
+        if found != criterion.kind:
+            raise ValueError(
+                f"{where}: {criterion.column!r} holds {_plural(found)}, and is compared with"
+                f" {_plural(criterion.kind)}"
+            )
+        if criterion.matches is not None:
+            try:
+                pl.Series([""]).str.contains(criterion.matches)
+            except pl.exceptions.ComputeError as error:
+                told = " ".join(str(error).split("This error occurred")[0].split())
+                raise ValueError(f"keep.{number}.matches: {criterion.matches!r}: {told}") from None
+
+
+def _is_one_of(column: pl.Expr, values: tuple[bool | int | float | str, ...]) -> pl.Expr:
+    if isinstance(values[0], str):
+        return column.is_in(list(values))
+    # Whole numbers and fractions may stand in one list; polars has `is_in` for columns of the values' own type.
+    return pl.any_horizontal([column == value for value in values])
+
+
+def _hint(column: str, known: list[str]) -> str:
+    makers = [name for name, scorer in SCORERS.items() if column in scorer.columns]
+    if makers:
+        return f", which the scorer {makers[0]!r} makes; `scorers` does not list it"
+    same = [name for name in known if name.lower() == column.lower()]
+    near = same or difflib.get_close_matches(column, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
+
+
+def _plural(kind: Kind) -> str:
+    return {"number": "numbers", "text": "text", "boolean": "booleans"}[kind]

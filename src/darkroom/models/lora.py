@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darkroom.config.model import LoRA, nearest
+from darkroom.families.base import LoRA, nearest
 
 
 def add_lora(network: nn.Module, settings: LoRA, seed: int) -> None:
@@ -57,3 +57,10 @@ def lora_state(network: nn.Module) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
 
     return dict(get_peft_model_state_dict(network))
+
+
+def lora_config(network: nn.Module) -> dict[str, Any]:
+    """What peft says of a network's adapters, sets as sorted lists."""
+    (config,) = network.peft_config.values()  # type: ignore[operator,union-attr]
+    values: dict[str, Any] = config.to_dict()
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in values.items()}

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,27 @@ from typing import Any
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.config.components import Component
-from darkroom.config.dataset import Recaption
-from darkroom.recaption.captioner import Captioner, Generated, NotFiniteError, library_version
+from darkroom.captioners.base import KINDS, CaptionerSection, Generated, Loaded, PictureError
+from darkroom.captioners.table import CAPTIONERS
+from darkroom.components.base import Component
 from darkroom.recaption.quality import FLAGS, caption_flags, strip_prefix
-from darkroom.store import TarReader, read_table, sha256_json, write_table
+from darkroom.store import COMPUTED_IN, TarReader, read_table, sha256_json, write_table
 
-KINDS = ("long", "short")
+_MODEL = ("model", "model_path", "model_sha256", "model_revision")
 _BATCHES_AHEAD = 2
 _SECONDS_BETWEEN_LINES = 10.0
 
 _log = logging.getLogger(__name__)
 _Row = dict[str, Any]
-_Batch = tuple[list[_Row], dict[str, Any]]
+_Batch = tuple[list[_Row], Any]
 
 
 def recaption_part(
     table: str | Path,
     tar: str | Path,
     selection: str | Path,
-    settings: Recaption,
-    component: Component,
+    settings: CaptionerSection,
+    components: Mapping[str, Component],
     out: str | Path,
 ) -> dict[str, int | dict[str, int]]:
     """Caption the kept pictures of a part and write `out`, one row each, sorted by uid.
@@ -45,7 +45,7 @@ def recaption_part(
         tar: its pictures.
         selection: the part's table of the filter stage (uid, row, kept).
         settings: prompts and decoding.
-        component: the captioner that `settings.captioner` names.
+        components: those that the settings name.
         out: Parquet file with uid, row, caption_original, caption_long, caption_short, for both kinds
             KIND_finish_reason, KIND_num_tokens and KIND_flags, and where they come from: model,
             model_path, model_sha256, model_revision, long_prompt_sha256, short_prompt_sha256, decoding
@@ -58,13 +58,12 @@ def recaption_part(
         ValueError: a picture cannot be read or captioned; names its uid. Nothing is written then.
     """
     rows = _kept_rows(table, selection)
-    captioner = Captioner(component, settings.dtype)
-    head, tails = captioner.requests([settings.long_prompt, settings.short_prompt])
+    captioner = CAPTIONERS[settings.kind].load(settings, components)
     progress, captions = _Progress(len(rows) * len(KINDS)), []
-    for batch, inputs in _batches(rows, tar, captioner, head, settings.batch_size):
+    for batch, inputs in _batches(rows, tar, captioner, settings.batch_size):
         try:
-            answers = captioner.generate(inputs, tails, settings.max_new_tokens)
-        except NotFiniteError as error:
+            answers = captioner.caption(inputs)
+        except PictureError as error:
             raise ValueError(f"{tar}: picture {batch[error.place]['uid']}: {error}") from error
         except RuntimeError as error:
             first, last = batch[0]["uid"], batch[-1]["uid"]
@@ -76,8 +75,8 @@ def recaption_part(
             captions.append(_caption_row(row, [answer[place] for answer in answers], settings))
         progress.add(len(batch) * len(KINDS))
     made = pl.DataFrame(captions, schema=_SCHEMA)
-    write_table(out, made.with_columns(_provenance(settings, component, captioner)), sort_by=None)
-    return _counts(made)
+    write_table(out, made.with_columns(_provenance(settings, captioner)), sort_by=None)
+    return {**_counts(made), COMPUTED_IN: {captioner.computed_in: len(made)}}
 
 
 def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
@@ -92,16 +91,14 @@ def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
     return found.sort("uid", "row").to_dicts()
 
 
-def _batches(
-    rows: list[_Row], tar: str | Path, captioner: Captioner, head: str, batch_size: int
-) -> Iterator[_Batch]:
+def _batches(rows: list[_Row], tar: str | Path, captioner: Loaded, batch_size: int) -> Iterator[_Batch]:
     """Batches of rows with the model's inputs; a thread reads and resizes a bounded number ahead."""
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     with TarReader(tar) as reader, ThreadPoolExecutor(1) as ahead:
 
         def prepare(chunk: list[_Row]) -> _Batch:
             pictures = [_decode(reader.read(row["offset"], row["size"]), row, tar) for row in chunk]
-            return chunk, captioner.prepare(pictures, head)
+            return chunk, captioner.prepare(pictures)
 
         waiting = [ahead.submit(prepare, chunk) for chunk in chunks[:_BATCHES_AHEAD]]
         try:
@@ -129,7 +126,7 @@ def _decode(content: bytes, row: _Row, tar: str | Path) -> Image.Image:
         raise ValueError(f"{tar}: picture {row['uid']} cannot be decoded ({error})") from error
 
 
-def _caption_row(row: _Row, answers: list[Generated], settings: Recaption) -> _Row:
+def _caption_row(row: _Row, answers: list[Generated], settings: CaptionerSection) -> _Row:
     made: _Row = {"uid": row["uid"], "row": row["row"], "caption_original": row["caption"]}
     for kind, answer in zip(KINDS, answers, strict=True):
         text = strip_prefix(answer.text, settings.strip_prefixes)
@@ -155,23 +152,12 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
-def _provenance(settings: Recaption, component: Component, captioner: Captioner) -> list[pl.Expr]:
-    decoding = {
-        "batch_size": settings.batch_size,
-        "dtype": settings.dtype,
-        "max_new_tokens": settings.max_new_tokens,
-        "method": "greedy",
-        "strip_prefixes": list(settings.strip_prefixes),
-    }
-    values = {
-        "model": settings.captioner,
-        "model_path": component.path,
-        **captioner.identity,
-        "long_prompt_sha256": sha256_json(settings.long_prompt),
-        "short_prompt_sha256": sha256_json(settings.short_prompt),
-        "decoding": json.dumps(decoding, sort_keys=True, ensure_ascii=False),
-        "library": library_version(),
-    }
+def _provenance(settings: CaptionerSection, captioner: Loaded) -> list[pl.Expr]:
+    common = {name: getattr(settings, name) for name in ("batch_size", "max_new_tokens", "strip_prefixes")}
+    decoding = json.dumps({**common, **captioner.decoding}, sort_keys=True, ensure_ascii=False)
+    asked = {f"{kind}_prompt_sha256": sha256_json(getattr(settings, f"{kind}_prompt")) for kind in KINDS}
+    values = {name: captioner.provenance[name] for name in _MODEL}
+    values |= {**asked, "decoding": decoding, "library": captioner.provenance["library"]}
     return [pl.lit(value, dtype=pl.String).alias(name) for name, value in values.items()]
 
 

@@ -7,15 +7,40 @@ from the data is escaped by the template; a content security policy stands behin
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from darkroom.report import data, results, runs
+from darkroom.sources.base import Truth
 from darkroom.store import replacing
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetInputs:
+    """Where what is shown of a dataset lies.
+
+    Attributes:
+        dataset: its name.
+        funnel: the filter's funnel.json.
+        captions: the recaption parts; `tables` and `tars` are the download parts in their order.
+        listed: the folder that the dataset's list was written into.
+        truth: what the dataset's source knows of its pictures, for marking captions right or wrong.
+        buckets: the bucket stage's buckets.json.
+    """
+
+    dataset: str
+    funnel: Path | None = None
+    captions: Sequence[Path] = ()
+    tables: Sequence[Path] = ()
+    tars: Sequence[Path] = ()
+    listed: Path | None = None
+    truth: Truth | None = None
+    buckets: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -23,31 +48,23 @@ class ReportInputs:
     """Where the report's contents lie. What is None, empty or not there is shown as missing.
 
     Attributes:
-        run, dataset, description: names and one sentence.
-        metrics, prompts, pictures: the evaluate stage's metrics.json, prompts.parquet and folder.
-        funnel: the filter's funnel.json.
-        captions: the recaption parts; `tables` and `tars` are the download parts in their order.
-        truth: the demo world's truth.parquet, for marking captions right or wrong.
-        buckets: the bucket stage's buckets.json.
+        run, description: its name and one sentence.
+        datasets: those that it is trained on, in their order.
+        metrics, prompts: the evaluate stage's metrics.json and prompts.parquet.
+        pictures: the draw stage's folder of tars.
         history: the training's history.parquet.
         samples: PNG sheets drawn during training; the last number in a name is the step.
-        benchmarks: stage -> Snakemake's benchmark files.
-        manifests: stage -> manifest.json.
+        benchmarks: stage -> Snakemake's benchmark files, in the order of the page.
+        manifests: stage -> manifest.json, in the order of the page.
         config: the resolved configuration, by section.
     """
 
     run: str
-    dataset: str
+    datasets: Sequence[DatasetInputs]
     description: str = ""
     metrics: Path | None = None
     prompts: Path | None = None
     pictures: Path | None = None
-    funnel: Path | None = None
-    captions: Sequence[Path] = ()
-    tables: Sequence[Path] = ()
-    tars: Sequence[Path] = ()
-    truth: Path | None = None
-    buckets: Path | None = None
     history: Path | None = None
     samples: Sequence[Path] = ()
     benchmarks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
@@ -79,7 +96,6 @@ def build_report(
     environment.filters.update(share=_share, number=_number, gain=_gain)
     page = environment.get_template("template.html").render(
         run=inputs.run,
-        dataset=inputs.dataset,
         description=inputs.description,
         **_contents(inputs, prompts_per_task, num_captions),
     )
@@ -92,9 +108,6 @@ def build_report(
 def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) -> dict[str, Any]:
     """The sections of the page; None where the input is missing."""
     metrics, prompts, pictures = _here(inputs.metrics), _here(inputs.prompts), _here(inputs.pictures)
-    funnel, buckets, history = _here(inputs.funnel), _here(inputs.buckets), _here(inputs.history)
-    captions, tables, tars = (_all_here(p) for p in (inputs.captions, inputs.tables, inputs.tars))
-    told = captions and len(captions) == len(tables) == len(tars)
     chain = runs.read_chain(inputs.manifests)
     benchmarks = {stage: _some_here(paths) for stage, paths in inputs.benchmarks.items()}
     return {
@@ -103,17 +116,27 @@ def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) ->
         "gallery": results.read_pictures(prompts, pictures, prompts_per_task)
         if prompts and pictures
         else None,
-        "funnel": _maybe(data.read_funnel, funnel),
-        "captions": data.read_captions(captions, tables, tars, _here(inputs.truth), num_captions)
-        if told
-        else None,
-        "buckets": _maybe(data.read_buckets, buckets),
-        "training": _maybe(runs.read_history, history),
+        "datasets": [_of_dataset(of, num_captions) for of in inputs.datasets],
+        "training": _maybe(runs.read_history, _here(inputs.history)),
         "train_counts": next((row["counts"] for row in chain if row["stage"] == "train"), {}),
         "samples": runs.read_samples(_some_here(inputs.samples)),
         "costs": runs.read_costs(benchmarks),
         "chain": chain,
         "config": {name: runs.as_text(value) for name, value in inputs.config.items()},
+    }
+
+
+def _of_dataset(inputs: DatasetInputs, num_captions: int) -> dict[str, Any]:
+    captions, tables, tars = (_all_here(p) for p in (inputs.captions, inputs.tables, inputs.tars))
+    listed, truth = _here(inputs.listed), inputs.truth
+    judge = partial(truth.judge, listed) if truth and listed else None
+    told = captions and len(captions) == len(tables) == len(tars)
+    return {
+        "name": inputs.dataset,
+        "funnel": _maybe(data.read_funnel, _here(inputs.funnel)),
+        "captions": data.read_captions(captions, tables, tars, judge, num_captions) if told else None,
+        "right_means": truth.right_means if truth else "",
+        "buckets": _maybe(data.read_buckets, _here(inputs.buckets)),
     }
 
 

@@ -1,37 +1,29 @@
 """What the report says of the data: the funnel, captions before and after, buckets."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from darkroom.demo.scenes import Scene
-from darkroom.recaption.score import caption_is_right
 from darkroom.report.inline import jpeg_uri
 from darkroom.store import TarReader, read_table
 
 KINDS = (("original", "Alt-text"), ("long", "Long caption"), ("short", "Short caption"))
-_CRITERIA = {
-    "download": "not downloaded",
-    "pwatermark": "watermark",
-    "punsafe": "unsafe",
-    "min_side_px": "too small",
-    "max_aspect_ratio": "too elongated",
-    "duplicate": "duplicate",
-}
 _THUMBNAIL_PX = 192
+
+Judge = Callable[[pl.DataFrame], pl.DataFrame | None]
 
 
 def read_funnel(path: Path) -> dict[str, Any]:
     """Steps, download statuses and joint failures, from the filter's funnel.json."""
     body = json.loads(path.read_text(encoding="utf-8"))
-    rows = max(body["rows"], 1)
+    rows, meaning = max(body["rows"], 1), body["meaning"]
     steps = [{"name": "listed", "remaining": body["rows"], "share": 1.0, "removed": 0, "fails": 0}]
     steps += [
         {
-            "name": _criterion(entry["criterion"]),
+            "name": meaning[entry["criterion"]],
             "remaining": entry["remaining"],
             "share": entry["remaining"] / rows,
             "removed": entry["first_failure"],
@@ -40,7 +32,7 @@ def read_funnel(path: Path) -> dict[str, Any]:
         for entry in body["criteria"]
     ]
     joint = [
-        {"first": _criterion(a), "second": _criterion(b), "fails": entry["fails"]}
+        {"first": meaning[a], "second": meaning[b], "fails": entry["fails"]}
         for entry in body.get("joint", [])
         for a, b in [entry["criteria"]]
         if entry["fails"]
@@ -55,7 +47,7 @@ def read_funnel(path: Path) -> dict[str, Any]:
         "statuses": [
             {"name": name, "number": n, "share": 0.0 if name == "ok" else n / most} for name, n in statuses
         ],
-        "unknown": [{"name": _criterion(name), **counts} for name, counts in body.get("unknown", {}).items()],
+        "unknown": [{"name": meaning[name], **counts} for name, counts in body.get("unknown", {}).items()],
     }
 
 
@@ -93,45 +85,39 @@ def read_captions(
     captions: Sequence[Path],
     tables: Sequence[Path],
     tars: Sequence[Path],
-    truth: Path | None,
+    judge: Judge | None,
     num_examples: int,
 ) -> dict[str, Any]:
-    """Shares of right captions by kind, and pictures with their captions before and after."""
+    """Shares of right captions by kind, and pictures with their captions before and after.
+
+    Args:
+        captions, tables, tars: the recaption and download parts in their order.
+        judge: what the source knows of its pictures, see `sources.base.Truth`.
+        num_examples: pictures that are shown.
+    """
     stored = pl.concat(
         read_table(path, ["uid", "row", "offset", "size"]).with_columns(part=pl.lit(index))
         for index, path in enumerate(tables)
     )
     all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
+    # The uid sorts by chance, so the first pictures are a fair sample of all.
     told = all_captions.join(stored, on=["uid", "row"]).sort("uid", "row")
-    if truth is not None:
-        # The uid sorts by chance, so the first pictures are a fair sample of all.
-        told = told.join(read_table(truth, ["row", "kind", "scene"]), on="row", how="left")
-    else:
-        none = pl.lit(None, pl.String)
-        told = told.with_columns(kind=none, scene=none)
-    told = told.with_columns(_judged(told))
+    judged = judge(told) if judge else None
+    told = _unjudged(told) if judged is None else told.hstack(judged)
     shown = _choose(told, num_examples)
     return {
         "number": told.height,
         "summary": [_summary(told, kind, name) for kind, name in KINDS],
-        "judged": told["scene"].drop_nulls().len(),
+        "judged": told["long_right"].drop_nulls().len(),
         "model": told["model"][0] if "model" in told.columns and told.height else None,
         "examples": _examples(shown, tars),
     }
 
 
-def _judged(told: pl.DataFrame) -> list[pl.Series]:
-    """`<kind>_right`, null where the picture is no scene."""
-    scenes = [Scene.from_record(json.loads(s)) if s else None for s in told["scene"]]
-    columns = []
-    for kind, _ in KINDS:
-        texts = told[f"caption_{kind}"].to_list()
-        right = [
-            None if scene is None else caption_is_right(kind, text, scene)
-            for text, scene in zip(texts, scenes, strict=True)
-        ]
-        columns.append(pl.Series(f"{kind}_right", right, dtype=pl.Boolean))
-    return columns
+def _unjudged(told: pl.DataFrame) -> pl.DataFrame:
+    """Captions of which nothing is known."""
+    right = {f"{kind}_right": pl.lit(None, pl.Boolean) for kind, _ in KINDS}
+    return told.with_columns(sort=pl.lit(None, pl.String), **right)
 
 
 def _summary(told: pl.DataFrame, kind: str, name: str) -> dict[str, Any]:
@@ -153,12 +139,13 @@ def _summary(told: pl.DataFrame, kind: str, name: str) -> dict[str, Any]:
 
 
 def _choose(told: pl.DataFrame, number: int) -> pl.DataFrame:
-    """The first pictures of every kind by uid: mostly scenes, and the first whose caption went wrong."""
-    if told["kind"].is_null().all():
+    """The first pictures by uid: one of every rare sort, one whose caption went wrong, most of the main sort."""
+    sorts = told["sort"].drop_nulls().value_counts().sort("count", "sort", descending=[True, False])["sort"]
+    if sorts.is_empty():
         return told.head(number)
-    rare = [told.filter(pl.col("kind") == kind).head(1) for kind in ("digit", "photo")]
+    rare = [told.filter(pl.col("sort") == sort).head(1) for sort in sorts[1:].sort()]
     wrong = told.filter(~pl.col("long_right")).head(1)
-    plain = told.filter(pl.col("kind") == "scene").head(number)
+    plain = told.filter(pl.col("sort") == sorts[0]).head(number)
     chosen = pl.concat([*rare, wrong, plain]).unique("row", maintain_order=True).head(number)
     return chosen.sort("uid", "row")
 
@@ -179,7 +166,3 @@ def _examples(shown: pl.DataFrame, tars: Sequence[Path]) -> list[dict[str, Any]]
         ]
         examples.append({"uri": uri, "uid": row["uid"], "texts": texts})
     return examples
-
-
-def _criterion(name: str) -> str:
-    return _CRITERIA.get(name, name)

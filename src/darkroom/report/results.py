@@ -1,5 +1,9 @@
-"""What the report says of the evaluation: scores with intervals, and pictures side by side."""
+"""What the report says of the evaluation: scores with intervals, and pictures side by side.
 
+Which scores there are, what they are called and how they are written follows from the table of metrics.
+"""
+
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,49 +12,45 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from darkroom.evaluate.geneval import ordered_tasks
+from darkroom.benchmarks.table import ordered_tasks, task_label
+from darkroom.evaluate.scores import task_names
+from darkroom.metrics.base import Metric
+from darkroom.metrics.table import METRICS
 from darkroom.report.inline import png_uri
-from darkroom.store import read_table
+from darkroom.store import TarReader, read_table
 
-TASK_NAMES = {
-    "overall": "GenEval, overall",
-    "single_object": "One object",
-    "two_object": "Two objects",
-    "counting": "Counting",
-    "colors": "Colours",
-    "position": "Position",
-    "color_attr": "Colour binding",
-}
-_DISTANCES = (
-    ("clip_score", "CLIPScore", "higher is better", 2),
-    ("frechet_clip_distance", "Frechet distance", "lower is better", 4),
-    ("kernel_clip_distance", "Kernel distance", "lower is better", 5),
-)
+MODELS = ("trained", "untrained")
+_BOUNDS = ("_low", "_high")
+
+
+def measured(metrics: dict[str, Any]) -> list[Metric]:
+    """The metrics that a metrics.json holds, in the order of reports."""
+    return [metric for name, metric in METRICS.items() if name in metrics["trained"]]
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Rows of the result table and the protocol, from metrics.json."""
+    """Rows of the result tables and the protocol, from metrics.json."""
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    trained = metrics["trained"]["geneval"]
-    tasks = ["overall", *ordered_tasks(k for k in trained if k in TASK_NAMES and k != "overall")]
+    found = measured(metrics)
     return {
-        "tasks": [_task_row(metrics, name) for name in tasks],
-        "distances": [
-            _distance_row(metrics, *entry) for entry in _DISTANCES if entry[0] in metrics["trained"]
-        ],
+        "by_task": [_task_table(metrics, metric) for metric in found if metric.summary == "by_task"],
+        "numbers": [_number_row(metrics, metric) for metric in found if metric.summary != "by_task"],
         "has_untrained": "untrained" in metrics,
-        "overall": trained["overall"],
-        "untrained_overall": metrics.get("untrained", {}).get("geneval", {}).get("overall"),
+        "headline": _headline(metrics, found[0]) if found else None,
+        "silent": list(metrics.get("not_measured", {}).values()),
         "protocol": metrics.get("protocol", {}),
     }
 
 
 def read_pictures(path: Path, folder: Path, prompts_per_task: int) -> list[dict[str, Any]]:
-    """For some prompts of every task, each model's pictures with their verdicts.
+    """For some prompts of every task, each model's pictures, with their verdicts where there are any.
 
     The prompts are spread evenly over the task's, so nobody picked them.
     """
     table = read_table(path)
+    judged = _judged(table)
+    if judged is None:
+        table = table.with_columns(correct=pl.lit(None, pl.Boolean), reason=pl.lit(""))
     sections = []
     for task in ordered_tasks(table["tag"]):
         mine = table.filter(pl.col("tag") == task)
@@ -59,26 +59,23 @@ def read_pictures(path: Path, folder: Path, prompts_per_task: int) -> list[dict[
         chosen = [numbers[round(i)] for i in np.linspace(0, len(numbers) - 1, count)]
         prompts = [_prompt(mine.filter(pl.col("prompt_index") == n), folder) for n in dict.fromkeys(chosen)]
         sections.append(
-            {
-                "name": TASK_NAMES.get(task, task),
-                "shown": len(prompts),
-                "number": len(numbers),
-                "prompts": prompts,
-            }
+            {"name": task_label(task), "shown": len(prompts), "number": len(numbers), "prompts": prompts}
         )
     return sections
 
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
-    """Every prompt with the trained model's share of right pictures and the reasons of the wrong ones."""
+    """Every judged prompt with the trained model's share of right pictures and the reasons of the wrong ones."""
     table = read_table(path).filter(pl.col("model") == "trained")
-    rows = []
+    if _judged(table) is None:
+        return []
+    table, rows = table.drop_nulls("correct"), []
     for (_, tag, prompt), pictures in table.group_by(["prompt_index", "tag", "prompt"], maintain_order=True):
         reasons = [r for r in pictures["reason"].to_list() if r]
         counted = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
         rows.append(
             {
-                "task": TASK_NAMES.get(str(tag), str(tag)),
+                "task": task_label(str(tag)),
                 "prompt": prompt,
                 "right": int(pictures["correct"].sum()),
                 "number": pictures.height,
@@ -88,56 +85,83 @@ def read_failures(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _task_row(metrics: dict[str, Any], name: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": TASK_NAMES[name], "key": name}
-    for model in ("trained", "untrained", "difference"):
-        scores = metrics.get(model, {}).get("geneval", {})
-        if name in scores:
+def _judged(table: pl.DataFrame) -> str | None:
+    """The column of verdicts, if pictures were judged."""
+    return "correct" if {"correct", "reason"} <= set(table.columns) else None
+
+
+def _headline(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    """The first metric's score, before and after training."""
+
+    def text(model: str) -> str | None:
+        scores = metrics.get(model, {}).get(metric.name)
+        if scores is None:
+            return None
+        return (
+            f"{100 * scores['overall']:.0f} %" if metric.summary == "by_task" else _signed(scores, "", metric)
+        )
+
+    name = f"{metric.label} overall" if metric.summary == "by_task" else metric.label
+    return {"name": name, "trained": text("trained"), "untrained": text("untrained")}
+
+
+def _task_table(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    names = task_names(metric, metrics["trained"][metric.name])
+    return {"label": metric.label, "rows": [_task_row(metrics, metric, *item) for item in names.items()]}
+
+
+def _task_row(metrics: dict[str, Any], metric: Metric, key: str, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "key": key}
+    for model in (*MODELS, "difference"):
+        scores = metrics.get(model, {}).get(metric.name, {})
+        if key in scores:
             row[model] = {
-                "value": scores[name],
-                "low": scores.get(f"{name}_low", scores[name]),
-                "high": scores.get(f"{name}_high", scores[name]),
+                "value": scores[key],
+                "low": scores.get(f"{key}_low", scores[key]),
+                "high": scores.get(f"{key}_high", scores[key]),
             }
     return row
 
 
-def _distance_row(metrics: dict[str, Any], key: str, name: str, sense: str, digits: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "sense": sense}
-    row["definition"] = metrics.get("protocol", {}).get(key, "")
-    for model in ("trained", "untrained", "difference"):
+def _number_row(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": metric.label, "sense": f"{metric.direction} is better"}
+    row["definition"] = metrics.get("protocol", {}).get(metric.name, {}).get("definition", "")
+    for model in (*MODELS, "difference"):
         scores = metrics.get(model, {})
-        if key in scores:
-            bounds = [scores[f"{key}_{end}"] for end in ("low", "high") if f"{key}_{end}" in scores]
+        if metric.name in scores:
+            bounds = [scores[metric.name + end] for end in _BOUNDS if metric.name + end in scores]
             sign = "+" if model == "difference" else ""
             row[model] = {
-                "value": _signed(scores[key], sign, digits),
-                "interval": " to ".join(_signed(bound, sign, digits) for bound in bounds),
+                "value": _signed(scores[metric.name], sign, metric),
+                "interval": " to ".join(_signed(bound, sign, metric) for bound in bounds),
             }
     return row
 
 
-def _signed(value: float, sign: str, digits: int) -> str:
-    return f"{value:{sign}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+def _signed(value: float, sign: str, metric: Metric) -> str:
+    return f"{value:{sign}.{metric.digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _prompt(pictures: pl.DataFrame, folder: Path) -> dict[str, Any]:
     models = []
-    for model in ("trained", "untrained"):
+    for model in MODELS:
         rows = pictures.filter(pl.col("model") == model).sort("picture")
         if rows.height:
             shown = [_shown(row, folder) for row in rows.iter_rows(named=True)]
-            models.append({"name": model, "pictures": shown, "right": int(rows["correct"].sum())})
+            right = None if rows["correct"].null_count() else int(rows["correct"].sum())
+            models.append({"name": model, "pictures": shown, "right": right})
     return {"prompt": pictures["prompt"][0], "models": models}
 
 
 def _shown(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    with Image.open(folder / row["path"]) as picture:
-        uri = png_uri(np.asarray(picture.convert("RGB")))
-        size = picture.size
+    with TarReader(folder / row["tar"]) as tar:
+        content = tar.read(row["offset"], row["size"])
+    with Image.open(io.BytesIO(content)) as picture:
+        uri, size = png_uri(np.asarray(picture.convert("RGB"))), picture.size
     return {
         "uri": uri,
         "width": size[0],
         "height": size[1],
         "correct": row["correct"],
-        "reason": row["reason"],
+        "reason": row["reason"] or "",
     }

@@ -11,7 +11,6 @@ import numpy as np
 
 from darkroom.report.inline import file_uri
 from darkroom.report.plots import bins_chart, loss_chart
-from darkroom.stages import STAGES
 from darkroom.store import read_manifest, read_table, sha256_path
 
 
@@ -49,8 +48,8 @@ def read_costs(benchmarks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     Time is added up over jobs (they may have run side by side); memory is the largest job's.
     """
     rows: list[dict[str, Any]] = []
-    for stage in [s for s in STAGES if s in benchmarks] + sorted(set(benchmarks) - set(STAGES)):
-        jobs = [row for path in benchmarks[stage] for row in _benchmark(path)]
+    for stage, paths in benchmarks.items():
+        jobs = [row for path in paths for row in _benchmark(path)]
         if jobs:
             memory = [_number(job.get("max_rss")) for job in jobs]
             known = [value for value in memory if value is not None]
@@ -70,19 +69,25 @@ def read_costs(benchmarks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 
 
 def read_chain(manifests: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Every stage's manifest: its digest, its files, and whether it names the manifests that lie here now."""
+    """Every stage's manifest: its digest, its files, and whether it names the manifests that lie here now.
+
+    Where there are several datasets, their stages are called `filter/NAME` and so on.
+    """
     digests = {name: sha256_path(path) for name, path in manifests.items() if path.exists()}
     rows = []
-    for stage in [s for s in STAGES if s in digests] + sorted(set(digests) - set(STAGES)):
+    for stage, own in digests.items():
         body = read_manifest(manifests[stage])
-        upstream = [
-            {"name": name, "digest": digest, "current": digests[name] == digest if name in digests else None}
-            for name, digest in body["upstream"].items()
-        ]
+        dataset = stage.partition("/")[2]
+        upstream = []
+        for name, digest in body["upstream"].items():
+            # Of several datasets, each has its own chain.
+            above = digests.get(f"{name}/{dataset}" if dataset else name)
+            is_current = None if above is None else above == digest
+            upstream.append({"name": name, "digest": digest, "current": is_current})
         rows.append(
             {
                 "stage": stage,
-                "digest": digests[stage],
+                "digest": own,
                 "files": len(body["files"]),
                 "upstream": upstream,
                 "counts": body["counts"],

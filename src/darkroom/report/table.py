@@ -3,32 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.evaluate.geneval import TASKS
-from darkroom.report.results import TASK_NAMES
-
-_DISTANCES = {
-    "clip_score": ("CLIP score", 1),
-    "frechet_clip_distance": ("Fréchet distance on CLIP features", 3),
-    "kernel_clip_distance": ("kernel distance on CLIP features", 4),
-}
+from darkroom.evaluate.scores import task_names
+from darkroom.metrics.base import Metric
+from darkroom.report.results import MODELS, measured
 
 
 def results_markdown(metrics: Mapping[str, Any]) -> str:
-    """GenEval by task with 95% intervals, then the distances: trained against untrained.
+    """Every metric that was measured: trained against untrained, shares by task with 95% intervals.
 
     Args:
         metrics: the content of the evaluate stage's metrics.json.
     """
-    models = [name for name in ("trained", "untrained") if name in metrics]
+    metrics = dict(metrics)
+    models = [name for name in MODELS if name in metrics]
     lines = ["| | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
-    for task in ("overall", *TASKS):
-        cells = [_interval(metrics[model]["geneval"], task) for model in models]
-        lines.append(f"| {TASK_NAMES[task]} | {' | '.join(cells)} |")
-    for key, (name, digits) in _DISTANCES.items():
-        cells = [f"{metrics[model][key]:.{digits}f}" for model in models]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for metric in measured(metrics):
+        if metric.summary == "by_task":
+            for key, label in task_names(metric, metrics["trained"][metric.name]).items():
+                cells = [_interval(metric, metrics[model][metric.name], key) for model in models]
+                lines.append(f"| {label} | {' | '.join(cells)} |")
+        else:
+            cells = [f"{metrics[model][metric.name]:.{metric.digits}f}" for model in models]
+            lines.append(f"| {metric.label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _interval(scores: Mapping[str, float], task: str) -> str:
-    return f"{scores[task]:.2f} ({scores[f'{task}_low']:.2f} to {scores[f'{task}_high']:.2f})"
+def _interval(metric: Metric, scores: Mapping[str, float], key: str) -> str:
+    value, low, high = (f"{scores[key + end]:.{metric.digits}f}" for end in ("", "_low", "_high"))
+    return f"{value} ({low} to {high})"

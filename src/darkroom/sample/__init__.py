@@ -1,4 +1,5 @@
-"""Pictures from a model: the diffusers pipeline, its export, drawing many pictures, and sheets of them.
+"""Pictures from a model: drawing many of them, and sheets of them.
 
-Import from the modules: `pipeline` (diffusers), `export`, `draw` and `grid`. `grid` alone needs no torch.
+Import from the modules: `model` (SampleModel, load_model), `options`, `seeds` and `grid`; all but the first need
+no torch.
 """

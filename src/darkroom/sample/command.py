@@ -11,24 +11,19 @@ import polars as pl
 from PIL import Image
 from torch import Tensor
 
-from darkroom.config.components import Component
+from darkroom.components.base import Component
 from darkroom.config.run import Sampling
 from darkroom.sample.compare import Clip, paired, scores, side_by_side, summary
-from darkroom.sample.model import (
-    Drawing,
-    GuidanceConvention,
-    SampleModel,
-    drawn_seeds,
-    guidance_scale,
-    load_model,
-)
+from darkroom.sample.model import SampleModel, load_model
+from darkroom.sample.options import DrawOptions, GuidanceConvention, guidance_scale
+from darkroom.sample.seeds import drawn_seeds
 from darkroom.store import replacing, write_json
 
 FRAME_MS, LAST_FRAME_MS = 80, 1500
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageRequest:
     """One picture to draw."""
 
     prompt_index: int
@@ -57,7 +52,7 @@ def find_model(name: str, root: str | Path = ".") -> tuple[Path, Sampling]:
     folder = Path(root) / "results/runs" / name / "train/model"
     if not folder.is_dir():
         raise ValueError(f"run {name} has no model yet; snakemake train --config run={name} makes it")
-    return folder, project.run.evaluate.sampling
+    return folder, project.run.draw.sampling
 
 
 def find_clip(name: str, root: str | Path = ".") -> Component:
@@ -116,7 +111,7 @@ def from_command_line(
     Raises:
         ValueError: as `sample` does; a model, CLIP or file cannot be found.
     """
-    from darkroom.models.components import load_clip
+    from darkroom.components.clip import load_clip
 
     folder, default = find_model(model)
     conventions = get_args(GuidanceConvention)
@@ -125,7 +120,7 @@ def from_command_line(
     values = {name: value for name, value in asked.items() if value is not None}
     if guidance is not None:
         values["guidance_scale"] = guidance_scale(guidance, convention)  # type: ignore[arg-type,assignment]
-    how = Drawing(Sampling(**(default.model_dump() | values)), **drawing)
+    how = DrawOptions(Sampling(**(default.model_dump() | values)), **drawing)
     prompts = prompts + (read_prompts(prompts_file) if prompts_file else [])
     models = {"model": partial(load_model, folder)}
     if baseline:
@@ -147,7 +142,7 @@ def sample(
     models: Mapping[str, Callable[[], SampleModel]],
     prompts: Sequence[str],
     seeds: Sequence[Sequence[int]],
-    drawing: Drawing,
+    drawing: DrawOptions,
     out: str | Path,
     *,
     clip: Clip | None = None,
@@ -171,7 +166,7 @@ def sample(
     out = Path(out)
     if out.exists():
         raise ValueError(f"{out} is there already; name another folder, or remove it")
-    wanted = [Wanted(i, prompt, seed) for i, prompt in enumerate(prompts) for seed in seeds[i]]
+    wanted = [ImageRequest(i, prompt, seed) for i, prompt in enumerate(prompts) for seed in seeds[i]]
     if not wanted:
         raise ValueError("there is nothing to draw: give a prompt and a seed")
     if len({one.name for one in wanted}) != len(wanted):
@@ -201,10 +196,10 @@ def sample(
 
 
 def _draw(
-    model: SampleModel, wanted: list[Wanted], drawing: Drawing, folder: Path, animate: bool
+    model: SampleModel, wanted: list[ImageRequest], drawing: DrawOptions, folder: Path, animate: bool
 ) -> np.ndarray:
     """Draw and write one model's pictures: uint8 (K, H, W, 3)."""
-    film = _Film(model) if animate else None
+    film = _DenoisingFrames(model) if animate else None
     prompts, seeds = [one.prompt for one in wanted], [one.seed for one in wanted]
     pictures = model.draw(prompts, seeds, drawing, film)
     for k, (one, picture) in enumerate(zip(wanted, pictures, strict=True)):
@@ -214,7 +209,7 @@ def _draw(
     return pictures
 
 
-class _Film:
+class _DenoisingFrames:
     """The latents of all steps, decoded as they come: picture -> frames."""
 
     def __init__(self, model: SampleModel) -> None:
@@ -232,7 +227,7 @@ class _Film:
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def _table(name: str, wanted: list[Wanted], pictures: np.ndarray, clip: Clip | None) -> pl.DataFrame:
+def _table(name: str, wanted: list[ImageRequest], pictures: np.ndarray, clip: Clip | None) -> pl.DataFrame:
     table = pl.DataFrame(
         {
             "model": [name] * len(wanted),

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from darkroom.evaluate.clip_score import clip_scores
-from darkroom.evaluate.intervals import bootstrap, bounds
+from darkroom.metrics.clip_score import clip_scores
+from darkroom.metrics.intervals import bootstrap, bounds
 from darkroom.sample.grid import make_grid
 
 NUM_BOOTSTRAP = 2000

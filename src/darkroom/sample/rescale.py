@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from darkroom.sample.pipeline import rescale_guided
+from darkroom.exported.pipeline import rescale_guided
 
 
 def knows_rescale(pipeline: Any) -> bool:
@@ -22,10 +22,18 @@ def rescaling(pipeline: Any, share: float) -> Iterator[None]:
     The conditional prediction is the second half of what its transformer gave for this step.
 
     share: see `rescale_guided`; 0 changes nothing.
+
+    Raises:
+        ValueError: the pipeline guides in another way.
     """
     if not share:
         yield
         return
+    if "true_cfg_scale" in inspect.signature(pipeline.__call__).parameters:
+        raise ValueError(
+            f"guidance rescale: a {type(pipeline).__name__} does not predict with and without the prompt in one"
+            " batch; leave it out"
+        )
     predictions: list[Tensor] = []
     scheduler = pipeline.scheduler
     step = scheduler.step

@@ -11,6 +11,7 @@ stands for, x0 and e (`objectives.algebra`), and so are the same few lines for e
         score's term would widen whatever is drawn.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,18 +53,41 @@ def make_sampler(name: str, config: Mapping[str, Any]) -> Any:
     if name == "ddim":
         return DDIMScheduler.from_config(config, timestep_spacing="trailing", clip_sample=False)
     if name == "dpm++" and flow:
-        return DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=config.get("shift", 1.0)
+        return FlowDPMSolver(
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=config.get("shift", 1.0),
+            use_dynamic_shifting=config.get("use_dynamic_shifting", False),
         )
     if name == "dpm++":
         return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="trailing")
     if flow:
-        return OwnSampler(name, shift=config.get("shift", 1.0))
+        return OwnSampler(
+            name,
+            shift=config.get("shift", 1.0),
+            use_dynamic_shifting=config.get("use_dynamic_shifting", False),
+            use_flow_sigmas=True,
+        )
     return OwnSampler(
         name,
         prediction=PREDICTIONS[config.get("prediction_type", "epsilon")],
         alphas_cumprod=DDIMScheduler.from_config(config).alphas_cumprod.tolist(),
     )
+
+
+class FlowDPMSolver(DPMSolverMultistepScheduler):
+    """diffusers' solver for pipelines that give a shift for every size, whether it is wanted or not."""
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        mu: float | None = None,
+        timesteps: list[int] | None = None,
+    ) -> None:
+        """As DPMSolverMultistepScheduler; mu counts where `use_dynamic_shifting` is on."""
+        wanted = mu if self.config["use_dynamic_shifting"] else None
+        super().set_timesteps(num_inference_steps, device, wanted, timesteps)  # type: ignore[arg-type]
 
 
 class Evaluation(NamedTuple):
@@ -82,6 +106,8 @@ class OwnSampler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         shift: of the timesteps, for flow.
         alphas_cumprod: the noise table of a diffusion model; None is flow.
         num_train_timesteps: what timesteps are counted in.
+        use_dynamic_shifting: the shift is exp(mu) of the mu that a pipeline gives for a picture's size.
+        use_flow_sigmas: tells pipelines of diffusers to leave the choice of timesteps to the sampler.
 
     `generators`: one for each picture, for the noise of euler-stochastic; None is torch's global one.
     """
@@ -97,17 +123,27 @@ class OwnSampler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         shift: float = 1.0,
         alphas_cumprod: Sequence[float] | None = None,
         num_train_timesteps: int = 1000,
+        use_dynamic_shifting: bool = False,
+        use_flow_sigmas: bool = False,
     ):
         self.method, self.prediction, self.shift = method, prediction, shift
         self.abar = None if alphas_cumprod is None else torch.tensor(alphas_cumprod, dtype=torch.float64)
         self.num_train_timesteps = num_train_timesteps
         self.generators: list[torch.Generator] | None = None
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        """Levels from pure noise to clean, and the timesteps at which the model is asked."""
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Pipelines begin at the first step, and say so."""
+        assert begin_index == 0
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, mu: float | None = None) -> None:
+        """Levels from pure noise to clean, and the timesteps at which the model is asked.
+
+        mu: logarithm of the shift for a picture's size, where `use_dynamic_shifting` is on.
+        """
         if self.abar is None:
             t = torch.linspace(1, 1 / num_inference_steps, num_inference_steps, dtype=torch.float64)
-            level = flow_level(shift_timestep(t, self.shift))
+            is_given = mu is not None and self.config["use_dynamic_shifting"]
+            level = flow_level(shift_timestep(t, math.exp(mu or 0) if is_given else self.shift))
             timesteps = (level.timestep * self.num_train_timesteps).float()
         else:
             timesteps = inference_timesteps(len(self.abar), num_inference_steps)

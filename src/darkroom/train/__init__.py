@@ -1,4 +1,7 @@
-"""Training: a batch plan that is a pure function, an exact resume, and one optimizer step in a page.
+"""Training: a batch plan that is a pure function, an exact resume, and a trainer that takes any samples.
 
-Import from the modules: `train.stage` (train), `train.checkpoint` (run_key), `train.plan`, `train.loop`, ...
+Import from the modules: `train.stage` (train), `train.trainer` (Trainer), `train.checkpoint` (run_key), ...
 """
+
+# Raised by whoever changes what the stage writes: the training then starts again, at step 0.
+VERSION = 3

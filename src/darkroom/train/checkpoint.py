@@ -3,7 +3,8 @@
 A checkpoint is a folder `step-00000500` of the run directory with `state.safetensors` (weights, their
 average, AdamW's moments, the history so far) and `state.json` (step, digest of the tensors). Where ranks hold
 shards, each writes its own into `state-00003.safetensors`, and nothing is gathered. The folder is written under
-another name and renamed when all is there, so a kill at any moment leaves the older ones as they were.
+another name and renamed when all is there, so a kill at any moment leaves the older ones as they were. Torn is one
+whose bytes are not those that were written; a disk that cannot be read ends the training, and nothing is removed.
 
 Nothing in it is a pickle. Either form is read by any number of ranks, sharded or not, and so
 torch.distributed.checkpoint reads it as it is (`HuggingFaceStorageReader`).
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,15 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from darkroom.store import sha256_file, sha256_json
-from darkroom.train.distributed import ALONE, Words
-from darkroom.train.pieces import Piece, Pieces, pieces_of, write_pieces
+from darkroom.store import apply_umask, sha256_file, sha256_json
+from darkroom.train import VERSION
+from darkroom.train.distributed import SINGLE, RankGroup
+from darkroom.train.sharded_tensors import ShardedTensors, TensorShard, local_shards, write_shards
 
 NUM_KEPT = 2
+# Pauses between attempts to read a checkpoint from a disk that fails, in seconds.
+RETRY_S = (1.0, 3.0, 10.0)
+_TORN = "torn-"
 # 2: names of weights begin with the denoiser's part, `network.` or `extension.`; 3: one file or several.
 FORMAT = 3
 # What may change without making another run of it: how it is computed, logged and kept.
@@ -38,6 +44,8 @@ _NOT_IN_KEY = {
     "num_threads",
     "checkpoint_every_steps",
     "log_every_steps",
+    # Of steps to come only: `History.restore` holds a checkpoint to those that it has left out.
+    "skip_steps",
 }
 
 
@@ -46,11 +54,12 @@ def run_key(model: BaseModel, train: BaseModel, seed: int, cache_digest: str) ->
 
     Other data (`cache_digest`, SHA-256 of the cache's manifest), another model, seed or training option
     gives another key, and so a start at step 0; microbatches, threads, logging and checkpoint intervals
-    do not. What the pictures during training show does, because they are an output of the stage.
+    do not. What the pictures during training show does, because they are an output of the stage; so does
+    the stage's version, because half a training by one and half by another is neither.
     """
     options = train.model_dump(mode="json", exclude=_NOT_IN_KEY)
     body = {"model": model.model_dump(mode="json"), "train": options, "seed": seed, "cache": cache_digest}
-    return sha256_json({"format": FORMAT, **body})[:12]
+    return sha256_json({"format": FORMAT, "version": VERSION, **body})[:12]
 
 
 @dataclass(frozen=True)
@@ -58,26 +67,26 @@ class Checkpoint:
     """What is written: completed steps, and of each tensor by name what this rank holds, in CPU memory."""
 
     step: int
-    pieces: Mapping[str, Piece]
+    shards: Mapping[str, TensorShard]
 
 
 @dataclass(frozen=True)
-class Saved:
+class LoadedCheckpoint:
     """What is read: completed steps, and whole tensors by name."""
 
     step: int
-    tensors: Pieces
+    tensors: ShardedTensors
 
 
 def write_checkpoint(
     run_dir: str | Path,
     checkpoint: Checkpoint,
     check: Callable[[], None] = lambda: None,
-    words: Words = ALONE,
+    group: RankGroup = SINGLE,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest NUM_KEPT; returns its folder.
+    """Write a checkpoint and remove older ones, all but the newest NUM_KEPT; returns its folder.
 
-    With `words`, every rank calls it with what `pieces.pieces_of` found, and writes a file of its own; the first
+    With `group`, every rank calls it with what `local_shards` found, and writes a file of its own; the first
     one puts the folder in its place when all have.
 
     `check` is called before anything in the run directory is replaced, and may raise. An error, which the first
@@ -86,27 +95,26 @@ def write_checkpoint(
     folder = checkpoint_folder(run_dir, checkpoint.step)
     beside = folder.with_name(f".{folder.name}.tmp")
     try:
-        words.all_do(lambda: _make_room(beside) if words.is_first else "")
-        name = "state.safetensors" if words.is_alone else f"state-{words.rank:05d}.safetensors"
-        digests = words.all_do(lambda: _write_file(beside / name, checkpoint.pieces))
-        if not words.is_first:
+        group.run_on_all(lambda: _make_room(beside) if group.is_first else "")
+        name = "state.safetensors" if group.is_single else f"state-{group.rank:05d}.safetensors"
+        digests = group.run_on_all(lambda: _write_file(beside / name, checkpoint.shards))
+        if not group.is_first:
             return folder
         files = {f"state-{rank:05d}.safetensors": digest for rank, digest in enumerate(digests) if digest}
-        _write_state(beside, checkpoint.step, {name: digests[0]} if words.is_alone else files)
+        _write_state(beside, checkpoint.step, {name: digests[0]} if group.is_single else files)
+        apply_umask(beside)
         check()
         # A folder of this step is torn or the same: a checkpoint is a function of run and step.
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(beside, folder)
     except BaseException:
-        if words.is_first:
+        if group.is_first:
             shutil.rmtree(beside, ignore_errors=True)
         raise
     _sync(folder.parent)
-    folders = _folders(run_dir)
-    # Newer ones were torn, or the training would have gone on from them.
-    keep = [f for f in folders if f.name <= folder.name][-NUM_KEPT:]
-    for other in set(folders) - set(keep):
-        shutil.rmtree(other)
+    torn = [f for f in Path(run_dir).glob(f"{_TORN}*") if f.name.removeprefix(_TORN) <= folder.name]
+    for older in [f for f in _folders(run_dir) if f.name <= folder.name][:-NUM_KEPT] + torn:
+        shutil.rmtree(older)
     return folder
 
 
@@ -116,11 +124,11 @@ def _make_room(folder: Path) -> str:
     return ""
 
 
-def _write_file(path: Path, pieces: Mapping[str, Piece]) -> str:
+def _write_file(path: Path, shards: Mapping[str, TensorShard]) -> str:
     """The file's digest; a rank that holds nothing that others do not have writes none, and gives ""."""
-    if not pieces:
+    if not shards:
         return ""
-    write_pieces(path, pieces)
+    write_shards(path, shards)
     _sync(path)
     return sha256_file(path)
 
@@ -138,24 +146,38 @@ def checkpoint_folder(run_dir: str | Path, step: int) -> Path:
     return Path(run_dir) / f"step-{step:08d}"
 
 
-def newest_checkpoint(run_dir: str | Path, log: Callable[[str], None] = print) -> int | None:
-    """The step of the newest whole checkpoint, or None; `log` hears of torn ones."""
+def newest_checkpoint(
+    run_dir: str | Path, log: Callable[[str], None] = print, set_aside: bool = False
+) -> int | None:
+    """The step of the newest whole checkpoint, or None; `log` hears of torn ones.
+
+    With `set_aside`, which only who holds the run directory may ask for, torn ones get another name, and are
+    removed when the training has passed their step.
+
+    Raises:
+        OSError: a checkpoint cannot be read, also after RETRY_S. It may be whole, so none older is taken.
+    """
     for folder in reversed(_folders(run_dir)):
-        wrong = _what_is_wrong(folder)
+        wrong = _patiently(folder, log)
         if wrong is None:
             return int(folder.name.removeprefix("step-"))
         log(f"{folder}: passed over, {wrong}")
+        if set_aside and isinstance(wrong, _Torn):
+            shutil.rmtree(aside := folder.with_name(f"{_TORN}{folder.name}"), ignore_errors=True)
+            folder.rename(aside)
     return None
 
 
-def read_checkpoint(folder: str | Path) -> Saved:
+def read_checkpoint(folder: str | Path) -> LoadedCheckpoint:
     """Open a checkpoint whose digests `newest_checkpoint` has checked; its tensors are read when asked for."""
     state = json.loads((Path(folder) / "state.json").read_text())
-    return Saved(int(state["step"]), Pieces([Path(folder) / name for name in sorted(state["files"])]))
+    return LoadedCheckpoint(
+        int(state["step"]), ShardedTensors([Path(folder) / name for name in sorted(state["files"])])
+    )
 
 
 class Writer:
-    """Writes checkpoints on a background thread, one at a time; with `words`, one such thread on every rank.
+    """Writes checkpoints on a background thread, one at a time; with `group`, one such thread on every rank.
 
     A disk that is full does not end a training that still has an older checkpoint and may write the next
     one: `log` hears of it. Only `finish` raises it.
@@ -166,9 +188,9 @@ class Writer:
         run_dir: str | Path,
         log: Callable[[str], None] = print,
         check: Callable[[], None] = lambda: None,
-        words: Words = ALONE,
+        group: RankGroup = SINGLE,
     ) -> None:
-        self._run_dir, self._log, self._check, self._words = run_dir, log, check, words
+        self._run_dir, self._log, self._check, self._group = run_dir, log, check, group
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -181,10 +203,10 @@ class Writer:
         if self._error is not None and not isinstance(self._error, OSError):
             raise self._error
         self._error = None
-        pieces = pieces_of(tensors, self._words.is_first)
+        shards = local_shards(tensors, self._group.is_first)
         copies = {
-            name: Piece(piece.tensor.to("cpu", copy=True).contiguous(), piece.offsets)
-            for name, piece in pieces.items()
+            name: TensorShard(shard.tensor.to("cpu", copy=True).contiguous(), shard.offsets)
+            for name, shard in shards.items()
         }
         checkpoint = Checkpoint(step, copies)
         self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="darkroom-checkpoint")
@@ -204,9 +226,9 @@ class Writer:
 
     def _run(self, checkpoint: Checkpoint) -> None:
         try:
-            write_checkpoint(self._run_dir, checkpoint, self._check, self._words)
+            write_checkpoint(self._run_dir, checkpoint, self._check, self._group)
         except OSError as error:
-            if not self._words.is_first:
+            if not self._group.is_first:
                 return  # which has heard of it
             where = checkpoint_folder(self._run_dir, checkpoint.step)
             self._error = OSError(f"{where} could not be written ({error}); older checkpoints are whole")
@@ -243,16 +265,42 @@ def _folders(run_dir: str | Path) -> list[Path]:
     return sorted(p for p in Path(run_dir).glob("step-*") if p.is_dir())
 
 
-def _what_is_wrong(folder: Path) -> str | None:
+class _Torn(str):
+    """What is wrong with a checkpoint whose bytes are not those that were written."""
+
+
+def _patiently(folder: Path, log: Callable[[str], None]) -> str | None:
+    """What is wrong with a checkpoint, from a disk that may be away for a while (ESTALE, EIO)."""
+    for pause in RETRY_S:
+        try:
+            return _what_is_wrong(folder)
+        except OSError as error:
+            log(f"{folder}: cannot be read ({error}); trying again in {pause:g} s")
+            time.sleep(pause)
     try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        return _what_is_wrong(folder)
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be read ({error}); it may be whole, so nothing older is taken and nothing "
+            "is removed. Start again when the disk answers, or move that folder away"
+        ) from error
+
+
+def _what_is_wrong(folder: Path) -> str | None:
+    """None for a whole checkpoint.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
         if state.get("format") != FORMAT:
             return f"its format is {state.get('format')}, of another version of darkroom; this one reads {FORMAT}"
         for name, digest in state["files"].items():
             if sha256_file(folder / name) != digest:
-                return f"the digest of {name} does not match"
-    except (OSError, ValueError, KeyError) as error:
-        return f"it is torn ({error})"
+                return _Torn(f"the digest of {name} does not match")
+    except (FileNotFoundError, ValueError, KeyError, AttributeError) as error:
+        return _Torn(f"it is torn ({error})")
     return None
 
 

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from darkroom.config.run import CaptionChoice
-from darkroom.models.conditioning import Conditioning
+from darkroom.families.conditioning import Conditioning
 from darkroom.store.latents import CAPTION_KINDS, LatentShard, of_encoder
 from darkroom.train.plan import Shape, UInts, parse_uids
 
@@ -105,6 +105,11 @@ class LatentCache:
     def uids(self) -> dict[Shape, UInts]:
         """The sorted uids (n, 2) of every bucket, by (width, height)."""
         return {shape: bucket.uids for shape, bucket in self._buckets.items()}
+
+    @property
+    def shards(self) -> dict[Shape, Ints]:
+        """The place (n,) of each picture's shard among those given, in the order of `uids`."""
+        return {shape: bucket.shard for shape, bucket in self._buckets.items()}
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -237,7 +242,8 @@ def by_bucket(shards: Sequence[LatentShard]) -> dict[Shape, tuple[UInts, dict[st
     for number, shard in enumerate(shards):
         assert shard.table is not None
         tables.append(shard.table.with_row_index("_row").with_columns(pl.lit(number).alias("_shard")))
-    merged = pl.concat(tables).sort("uid")
+    # A picture of several datasets is in several shards.
+    merged = pl.concat(tables).sort("uid", "_shard")
     result: dict[Shape, tuple[UInts, dict[str, Ints]]] = {}
     for (width, height), part in merged.group_by("bucket_width", "bucket_height", maintain_order=True):
         numbers = {name: part[name].to_numpy().astype(np.int64) for name in part.columns if name != "uid"}

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -58,44 +60,75 @@ def find_device(ranks: Ranks, device: str | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def first_finds(find: Callable[[], int | None], ranks: Ranks) -> int | None:
-    """What `find` returns on rank 0, on every rank: they must not each trust their own look at a disk."""
+class _Broadcasts:
+    """What rank 0 has announced so far, in the store where the ranks met."""
+
+    # The longest that a wait in the store can last.
+    WAIT = timedelta(days=20)
+
+    def __init__(self, store: dist.Store) -> None:
+        self.store, self.num_sent = dist.PrefixStore("broadcasts", store), 0
+
+
+_broadcasts: _Broadcasts | None = None
+
+
+@contextmanager
+def broadcasting(store: dist.Store) -> Iterator[None]:
+    """Inside the block, rank 0 tells the others by this store what it did alone."""
+    global _broadcasts
+    _broadcasts = _Broadcasts(store)
+    try:
+        yield
+    finally:
+        _broadcasts = None
+
+
+def broadcast_from_first(find: Callable[[], int | None], ranks: Ranks) -> int | None:
+    """What `find` returns on rank 0, on every rank: they must not each trust their own look at a disk.
+
+    The others wait as long as rank 0 lives, and not as long as a collective may take: reading checkpoints,
+    writing one, or drawing may be work of an hour. When rank 0 ends, so do they (`rendezvous`).
+    """
     if ranks.world_size == 1:
         return find()
-    found = find() if ranks.is_first else None
-    on_gpu = dist.get_backend() == "nccl"
-    number = torch.tensor([-1 if found is None else found], device="cuda" if on_gpu else "cpu")
-    dist.broadcast(number, src=0)
-    return None if number.item() < 0 else int(number.item())
+    assert _broadcasts is not None, "ranks wait for each other inside rendezvous.process_group"
+    key, _broadcasts.num_sent = str(_broadcasts.num_sent), _broadcasts.num_sent + 1
+    if ranks.is_first:
+        found = find()
+        _broadcasts.store.set(key, json.dumps(found))
+        return found
+    _broadcasts.store.wait([key], _Broadcasts.WAIT)
+    told: int | None = json.loads(_broadcasts.store.get(key))
+    return told
 
 
-def wait_for_all(ranks: Ranks) -> None:
-    """Return when every rank has come here."""
-    if ranks.world_size > 1:
-        dist.barrier()
+def wait_for_first(ranks: Ranks) -> None:
+    """Return when rank 0 has come here; it waits for nobody."""
+    broadcast_from_first(lambda: None, ranks)
 
 
-class Words:
-    """Tells every rank what each has done, on a group of its own, so that a thread of each may wait for it.
+class RankGroup:
+    """All ranks as a process group of its own, so that a background thread of each may wait for the others.
 
-    Without a group (`Words(Ranks())`) there is nobody to tell.
+    One rank alone (`RankGroup(Ranks())`) has nobody to wait for.
     """
 
     _MOST_BYTES = 8192
 
     def __init__(self, ranks: Ranks) -> None:
-        self.rank, self.is_first, self.is_alone = ranks.rank, ranks.is_first, ranks.world_size == 1
+        self.rank, self.is_first, self.is_single = ranks.rank, ranks.is_first, ranks.world_size == 1
         self._num = ranks.world_size
-        self._group = None if self.is_alone else dist.new_group(backend="gloo")
+        self._group = None if self.is_single else dist.new_group(backend="gloo")
 
-    def all_do(self, action: Callable[[], str]) -> list[str]:
-        """What `action` returned on each rank, a word of 1000 letters at most. Every rank calls it.
+    def run_on_all(self, action: Callable[[], str]) -> list[str]:
+        """What `action` returned on each rank, at most 1000 characters. Every rank calls it.
 
         Raises:
             OSError: an action failed by one, here or elsewhere.
             RuntimeError: an action failed otherwise on another rank; here its own error comes through.
         """
-        if self.is_alone:
+        if self.is_single:
             return [action()]
         error: Exception | None = None
         told: dict[str, str] = {}
@@ -105,26 +138,26 @@ class Words:
             error = caught
             kind = "os" if isinstance(error, OSError) else "other"
             told[kind] = f"rank {self.rank}: {error}"[:1000]
-        heard = [json.loads(word) for word in self._exchange(json.dumps(told))]
+        results = [json.loads(text) for text in self._all_gather(json.dumps(told))]
         if error is not None:
             raise error
-        for word in heard:
-            if "os" in word:
-                raise OSError(word["os"])
-            if "other" in word:
-                raise RuntimeError(word["other"])
-        return [word["done"] for word in heard]
+        for result in results:
+            if "os" in result:
+                raise OSError(result["os"])
+            if "other" in result:
+                raise RuntimeError(result["other"])
+        return [result["done"] for result in results]
 
-    def _exchange(self, word: str) -> list[str]:
+    def _all_gather(self, text: str) -> list[str]:
         mine = torch.zeros(self._MOST_BYTES, dtype=torch.uint8)
-        data = word.encode()
+        data = text.encode()
         mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        all_words = [torch.empty_like(mine) for _ in range(self._num)]
-        dist.all_gather(all_words, mine, group=self._group)
-        return [bytes(heard.tolist()).rstrip(b"\0").decode() for heard in all_words]
+        everyone = [torch.empty_like(mine) for _ in range(self._num)]
+        dist.all_gather(everyone, mine, group=self._group)
+        return [bytes(heard.tolist()).rstrip(b"\0").decode() for heard in everyone]
 
 
-ALONE = Words(Ranks())
+SINGLE = RankGroup(Ranks())
 
 
 class StopVote:

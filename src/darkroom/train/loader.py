@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from darkroom.config.run import Train
-from darkroom.models.conditioning import Conditioning
+from darkroom.families.conditioning import Conditioning
 from darkroom.objectives.prior import prior_weights
 from darkroom.train import random
 from darkroom.train.data import SampleSource, choose_captions, drop_by_encoder
-from darkroom.train.paired import PairedPlan
-from darkroom.train.plan import BatchPlan, Shape, UInts
+from darkroom.train.distributed import Ranks
+from darkroom.train.paired import Plan
+from darkroom.train.plan import Shape, UInts
 
 NUM_PREFETCHED = 3
 
@@ -44,32 +45,27 @@ def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
     return slice(global_batch_size * rank // world_size, global_batch_size * (rank + 1) // world_size)
 
 
-class Loader:
-    """Iterates over the batches of steps [first_step, num_steps) for one rank.
+class BatchMaker:
+    """Makes one rank's share of any batch: a function of the step alone.
 
-    `seconds_waited` adds up how long the consumer stood waiting. Use it as a context manager, so that
-    its thread ends. Errors of the thread are raised where the batch is asked for.
+    Args:
+        samples: where pictures and captions come from.
+        plan: which of them make a batch.
+        settings: the `train` section. seed: of noise, timesteps and captions.
     """
 
     def __init__(
         self,
-        cache: SampleSource,
-        plan: BatchPlan | PairedPlan,
+        samples: SampleSource,
+        plan: Plan,
         settings: Train,
         seed: int,
-        first_step: int,
-        rank: int = 0,
-        world_size: int = 1,
-        pin_memory: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._cache, self._plan, self._settings, self._seed = cache, plan, settings, seed
-        self._steps = range(first_step, settings.num_steps)
-        self._slice = rank_slice(settings.global_batch_size, rank, world_size)
-        self._pin = pin_memory
-        self.seconds_waited = 0.0
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=NUM_PREFETCHED)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="darkroom-loader", daemon=True)
+        self.num_steps = settings.num_steps
+        self._samples, self._plan, self._settings, self._seed = samples, plan, settings, seed
+        ranks = ranks or Ranks()
+        self._slice = rank_slice(settings.global_batch_size, ranks.rank, ranks.world_size)
 
     def make(self, step: int) -> TrainBatch:
         """The batch of a step, made here and now."""
@@ -85,7 +81,7 @@ class Loader:
             dropout = self._settings.encoder_dropout
             keys = random.sample_keys(seed, random.ENCODER_DROPOUT, uids, visits)
             captions = drop_by_encoder(captions, dropout, random.uniforms(keys, len(dropout)))
-        samples = self._cache.gather(batch.bucket, batch.index[part], captions)
+        samples = self._samples.gather(batch.bucket, batch.index[part], captions)
         shape = samples.latents.shape
         noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
         timestep = random.normal(random.sample_keys(seed, random.TIMESTEP, uids, visits), 1)[:, 0]
@@ -103,6 +99,24 @@ class Loader:
             uids,
             weights,
         )
+
+
+class Loader:
+    """Iterates over the batches from `first_step` to the last one, made ready on a background thread.
+
+    `seconds_waited` adds up how long the consumer stood waiting. Use it as a context manager, so that
+    its thread ends. Errors of the thread are raised where the batch is asked for.
+
+    pin_memory: batches come in page-locked memory.
+    """
+
+    def __init__(self, batches: BatchMaker, first_step: int, pin_memory: bool = False) -> None:
+        self._batches, self._pin = batches, pin_memory
+        self._steps = range(first_step, batches.num_steps)
+        self.seconds_waited = 0.0
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=NUM_PREFETCHED)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="darkroom-loader", daemon=True)
 
     def __enter__(self) -> "Loader":
         self._thread.start()
@@ -124,7 +138,7 @@ class Loader:
     def _work(self) -> None:
         for step in self._steps:
             try:
-                item: TrainBatch | Exception = self.make(step)
+                item: TrainBatch | Exception = self._batches.make(step)
                 if self._pin and isinstance(item, TrainBatch):
                     item = pinned(item)
             except Exception as error:

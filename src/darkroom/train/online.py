@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from darkroom.cache.encode import caption_states, picture_latents
-from darkroom.cache.pictures import decode_picture
-from darkroom.models.components import latent_shape, load_vae, moved
-from darkroom.models.conditioning import Conditioning
-from darkroom.models.parts import Parts
-from darkroom.models.text import EncodedCaption, pad_text
-from darkroom.models.text_encoders import load_text_encoder
+from darkroom.cache.encode import caption_embeddings, picture_latents
+from darkroom.components.files import moved
+from darkroom.components.text import EncodedCaption, pad_text
+from darkroom.components.text_encoders import load_text_encoder
+from darkroom.components.vae import latent_shape, load_vae
+from darkroom.families.conditioning import Conditioning
+from darkroom.models.training_components import TrainingComponents
 from darkroom.store import TarReader
 from darkroom.store.latents import CAPTION_KINDS
+from darkroom.store.pictures import decode_picture
 from darkroom.train.data import (
     NULL_CAPTION,
     Ints,
@@ -46,7 +47,7 @@ class OnlineEncoder:
         null: the shard of the empty caption.
         expected: fingerprint fields that every shard must have; or one mapping for each shard. The
             null shard is held to those fields of them that it has itself.
-        parts: whose VAE and text encoders encode, frozen, on `device`.
+        components: whose VAE and text encoders encode, frozen, on `device`.
 
     Raises:
         ValueError: a shard is stale, or no picture is there.
@@ -58,7 +59,7 @@ class OnlineEncoder:
         tars: Sequence[str | Path],
         null: str | Path,
         expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        parts: Parts,
+        components: TrainingComponents,
         device: torch.device,
     ) -> None:
         opened, empty = open_shards(shards, null, expected)
@@ -66,9 +67,9 @@ class OnlineEncoder:
             raise ValueError(f"{len(opened)} parts and {len(tars)} tars were given; each part needs its own")
         self._tars = list(tars)
         self._captions = [[s.tensors[f"caption/{kind}"].numpy() for kind in CAPTION_KINDS] for s in opened]
-        self._settings = parts.cache
-        self._vae = moved(load_vae(parts.vae), device)
-        self._encoders = [load_text_encoder(component) for component in parts.text_encoders]
+        self._settings = components.cache
+        self._vae = moved(load_vae(components.vae), device)
+        self._encoders = [load_text_encoder(component) for component in components.text_encoders]
         for encoder in self._encoders:
             moved(encoder.model, device)
         self.num_encoders = len(self._encoders)
@@ -84,6 +85,11 @@ class OnlineEncoder:
     def uids(self) -> dict[Shape, UInts]:
         """The sorted uids (n, 2) of every bucket, by (width, height)."""
         return {shape: uids for shape, (uids, _) in self._buckets.items()}
+
+    @property
+    def shards(self) -> dict[Shape, Ints]:
+        """The place (n,) of each picture's shard among those given, in the order of `uids`."""
+        return {shape: columns["_shard"] for shape, (_, columns) in self._buckets.items()}
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -145,7 +151,7 @@ class OnlineEncoder:
             for place, kind in enumerate(captions.tolist())
         ]
         unique = sorted({text for text in texts if text is not None})
-        found = caption_states(
+        found = caption_embeddings(
             *(self._encoders[encoder], unique, self._settings.encoders[encoder], self._settings),
             lambda text: names[texts.index(text)],
         )

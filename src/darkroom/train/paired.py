@@ -1,11 +1,20 @@
 """DreamBooth's batches: half of every batch shows the subject, half its class, from one bucket."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from darkroom.train.mixed import MixedPlan, Mixture
 from darkroom.train.plan import Batch, BatchPlan, Shape, UInts
+
+
+class Plan(Protocol):
+    """Which pictures make each batch: a function of the step alone."""
+
+    def batch(self, step: int) -> Batch: ...
+
+    def account(self, num_steps: int) -> dict[str, Any]: ...
 
 
 class PairedPlan:
@@ -15,7 +24,7 @@ class PairedPlan:
     beside it. An odd batch has one more picture of the subject.
 
     Args:
-        seed, global_batch_size, buckets: as of `BatchPlan`.
+        seed, global_batch_size, buckets, first_step: as of `BatchPlan`.
         priors: uids of the class pictures, (n, 2) uint64.
 
     Raises:
@@ -23,7 +32,12 @@ class PairedPlan:
     """
 
     def __init__(
-        self, seed: int, global_batch_size: int, buckets: Mapping[Shape, UInts], priors: UInts
+        self,
+        seed: int,
+        global_batch_size: int,
+        buckets: Mapping[Shape, UInts],
+        priors: UInts,
+        first_step: int = 0,
     ) -> None:
         known = {uid.tobytes() for uid in np.asarray(priors, np.uint64)}
         self._places: dict[Shape, tuple[Any, Any]] = {}
@@ -38,7 +52,7 @@ class PairedPlan:
                     " write bucket.min_side_px and max_side_px equal to resolution_px: one square bucket"
                 )
         num_prior = global_batch_size // 2
-        self._subject = BatchPlan(seed, global_batch_size - num_prior, subject)
+        self._subject = BatchPlan(seed, global_batch_size - num_prior, subject, first_step)
         self._classes = {
             shape: BatchPlan(seed, num_prior, {shape: prior[shape]})
             for shape in buckets
@@ -69,9 +83,16 @@ class PairedPlan:
 
 
 def make_plan(
-    seed: int, global_batch_size: int, buckets: Mapping[Shape, UInts], priors: UInts | None
-) -> "BatchPlan | PairedPlan":
-    """The plan of a run: paired where class pictures are given."""
+    seed: int,
+    global_batch_size: int,
+    buckets: Mapping[Shape, UInts],
+    priors: UInts | None,
+    first_step: int = 0,
+    mixture: Mixture | None = None,
+) -> Plan:
+    """The plan of a run: paired where class pictures are given, mixed where several datasets are."""
+    if mixture is not None:
+        return MixedPlan(seed, global_batch_size, buckets, mixture, first_step)
     if priors is None:
-        return BatchPlan(seed, global_batch_size, buckets)
-    return PairedPlan(seed, global_batch_size, buckets, priors)
+        return BatchPlan(seed, global_batch_size, buckets, first_step)
+    return PairedPlan(seed, global_batch_size, buckets, priors, first_step)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from darkroom.config.run import Train
 from darkroom.train.distributed import Ranks
-from darkroom.train.pieces import Pieces, shard_bounds
+from darkroom.train.sharded_tensors import ShardedTensors, shard_bounds
 
 
 def is_sharded(settings: Train, ranks: Ranks) -> bool:
@@ -28,7 +28,7 @@ def is_sharded(settings: Train, ranks: Ranks) -> bool:
     return settings.parallelism == "fsdp" and ranks.world_size > 1
 
 
-class Placed:
+class DistributedModel:
     """A model and its average, laid out over the ranks as `train.parallelism` says. Every rank makes one.
 
     model: the trained module, in place. average: the averaged one that steps change.
@@ -52,7 +52,7 @@ class Placed:
             for module in (self.model, self.average):
                 shard(module, mesh, settings.cpu_offload)
 
-    def shared(self) -> nn.Module:
+    def for_training(self) -> nn.Module:
         """What a step calls: its gradients come averaged over the ranks."""
         if self.is_sharded or self._ranks.world_size == 1:
             return self.model
@@ -121,7 +121,7 @@ def _device_type() -> str:
 
 
 @contextmanager
-def keeping_gradients(model: nn.Module, is_on: bool) -> Iterator[None]:
+def accumulating(model: nn.Module, is_on: bool) -> Iterator[None]:
     """With `is_on`, a backward pass inside the block adds to this rank's own gradients and exchanges nothing."""
     if isinstance(model, DistributedDataParallel) and is_on:
         with model.no_sync():
@@ -132,7 +132,7 @@ def keeping_gradients(model: nn.Module, is_on: bool) -> Iterator[None]:
     yield
 
 
-def computes_on(model: nn.Module) -> torch.device:
+def compute_device(model: nn.Module) -> torch.device:
     """The device of a model's passes; its weights may lie elsewhere, see `train.cpu_offload`."""
     weight = next(model.parameters())
     if not isinstance(weight, DTensor) or weight.device_mesh.device_type == "cpu":
@@ -153,7 +153,7 @@ def local(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [t.to_local().detach() if isinstance(t, DTensor) else t for t in tensors]
 
 
-def placed_like(saved: Pieces, name: str, like: torch.Tensor | None) -> torch.Tensor:
+def shard_like(saved: ShardedTensors, name: str, like: torch.Tensor | None) -> torch.Tensor:
     """A saved tensor; of one that is laid out as a sharded `like`, this rank's shard alone is read.
 
     Raises:

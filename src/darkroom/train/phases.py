@@ -1,37 +1,43 @@
 """Phases: a training that goes on from the end of another one, with buckets, batches and a schedule of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from darkroom.config.model import read_model
 from darkroom.config.run import Train
-from darkroom.store import read_manifest
-from darkroom.train.checkpoint import (
-    Saved,
-    checkpoint_folder,
-    newest_checkpoint,
-    read_checkpoint,
-    run_key,
-)
-from darkroom.train.parallel import placed_like
-from darkroom.train.pieces import Pieces
+from darkroom.store import read_manifest, sha256_json
+from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint, run_key
+from darkroom.train.state import TrainState
 
 
 @dataclass(frozen=True)
-class Initial:
-    """The end of the phase before: its run's name, its last checkpoint, and all steps up to there."""
+class InitialCheckpoint:
+    """The end of the phase before.
+
+    run: its name. folder: its last checkpoint. num_steps, num_samples: of all phases up to there; batches go
+    on after so many samples.
+    """
 
     run: str
     folder: Path
     num_steps: int
+    num_samples: int = 0
+
+    def load_into(self, state: TrainState, with_moments: bool) -> None:
+        """Take over its weights, their average and, if wanted, the optimizers' moments, in place.
+
+        Raises:
+            ValueError: the checkpoint is of another model.
+        """
+        try:
+            state.load(read_checkpoint(self.folder), with_moments)
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"{self.folder}: does not fit this run's model ({error})") from error
 
 
-def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> Initial:
+def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> InitialCheckpoint:
     """The last checkpoint of a finished run.
 
     Args:
@@ -45,76 +51,36 @@ def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> Initial
     body = read_manifest(manifest)
     train = Train(**body["params"]["train"])
     model = read_model(body["params"]["model"])
-    made_from = [body["upstream"][name] for name in ("cache", "initial") if name in body["upstream"]]
-    folder = Path(run_dir) / run_key(model, train, body["params"]["seed"], chain_digest(made_from))
+    params = body["params"]
+    own = made_from(body["upstream"], params.get("datasets", ()))
+    folder = Path(run_dir) / run_key(model, train, params["seed"], own)
     step = newest_checkpoint(folder)
     if step != train.num_steps:
         found = "no checkpoint is there" if step is None else f"its last checkpoint is of step {step}"
         raise ValueError(
             f"{folder}: {found}, where run {run} left one of step {train.num_steps}; train it again:"
-            f" snakemake train -R train --config run={run}"
+            f" snakemake train -R train_run --config run={run}"
         )
-    before = int(body["counts"].get("steps_before", 0))
-    return Initial(run, checkpoint_folder(folder, step), before + train.num_steps)
+    steps, samples = (int(body["counts"].get(f"{what}_before", 0)) for what in ("steps", "samples"))
+    return InitialCheckpoint(
+        run,
+        checkpoint_folder(folder, step),
+        steps + train.num_steps,
+        samples + train.num_steps * train.global_batch_size,
+    )
+
+
+def made_from(upstream: Mapping[str, str], datasets: Sequence[Mapping[str, Any]] = ()) -> str:
+    """What a training is made from, as `run_key` takes it.
+
+    Args:
+        upstream: its manifest's: the digest of its cache, or of each dataset's, and that of the phase before.
+        datasets: the section `datasets` of its settings, where it has several.
+    """
+    digests = [upstream[name] for name in sorted(upstream)]
+    return chain_digest([*digests, *([sha256_json(list(datasets))] if datasets else [])])
 
 
 def chain_digest(digests: Sequence[str]) -> str:
-    """What a training is made from, as `run_key` takes it: its cache's digest, and that of the phase before."""
+    """Several digests as one text."""
     return "-".join(digests)
-
-
-def begin_from(
-    initial: Initial, model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> None:
-    """Take over weights, their average and the optimizers' moments, in place.
-
-    Raises:
-        ValueError: the checkpoint is of another model.
-    """
-    try:
-        restore_weights(read_checkpoint(initial.folder), model, ema, optimizers)
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{initial.folder}: does not fit this run's model ({error})") from error
-
-
-def restore_weights(
-    saved: Saved, model: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> None:
-    """Weights, average and moments from a checkpoint, each rank's shards where they are sharded.
-
-    A weight whose moments are not there starts without.
-    """
-    kinds: dict[str, set[str]] = {}
-    for name in saved.tensors:
-        kind, _, rest = name.partition("/")
-        kinds.setdefault(kind, set()).add(rest)
-    for module, kind in ((model, "weights"), (ema, "ema")):
-        like = module.state_dict()
-        module.load_state_dict(
-            {name: placed_like(saved.tensors, f"{kind}/{name}", like.get(name)) for name in kinds[kind]}
-        )
-    names = {weight: name for name, weight in model.named_parameters()}
-    moments = {kind: found for kind, found in kinds.items() if kind not in ("weights", "ema", "history")}
-    for optimizer in optimizers:
-        flat = [weight for group in optimizer.param_groups for weight in group["params"]]
-        state: dict[str, Any] = optimizer.state_dict()
-        state["state"] = {
-            place: {
-                kind: _moment(saved.tensors, f"{kind}/{names[weight]}", weight)
-                for kind, found in moments.items()
-                if names[weight] in found
-            }
-            for place, weight in enumerate(flat)
-        }
-        optimizer.load_state_dict(state)
-
-
-def _moment(saved: Pieces, name: str, weight: torch.Tensor) -> torch.Tensor | int:
-    """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard.
-
-    What was a plain number becomes one again: bitsandbytes counts steps so, and torch in float32.
-    """
-    if saved.shape(name) == tuple(weight.shape):
-        return placed_like(saved, name, weight)
-    whole = saved[name]
-    return int(whole) if whole.dtype == torch.int64 and not whole.ndim else whole

@@ -1,7 +1,7 @@
 """What a training tells: its history (kept, hashed), its log lines and TensorBoard (read, not kept)."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from darkroom.config.run import Train
 from darkroom.store import write_table
 from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
-from darkroom.train.step import NUM_BINS, rate_of
+from darkroom.train.step import NUM_BINS, learning_rate_at
 
 BIN_COLUMNS = [f"loss_bin_{number}" for number in range(NUM_BINS)]
 COLUMNS = ["loss", "learning_rate", "grad_norm", *BIN_COLUMNS]
@@ -33,7 +33,8 @@ class History:
     """One row of `COLUMNS` for every step of a run: functions of the run alone, never of the clock.
 
     `rows` is (num_steps, len(COLUMNS)) float64 with the first `num_done` filled. `loss_bin_3` is the
-    mean loss of the samples with timesteps in [0.3, 0.4), NaN where the step had none.
+    mean loss of the samples with timesteps in [0.3, 0.4), NaN where the step had none. All but the learning rate
+    of a step of `skip_steps` is NaN.
     """
 
     def __init__(self, settings: Train, ranks: Ranks) -> None:
@@ -68,30 +69,46 @@ class History:
         sums, counts = measures[:, 2 : 2 + NUM_BINS], measures[:, 2 + NUM_BINS :]
         rows = self.rows[done]
         rows[:, 0] = measures[:, 0] / self._settings.global_batch_size
-        rows[:, 1] = [rate_of(step, self._settings) for step in range(done.start, done.stop)]
+        rows[:, 1] = [learning_rate_at(step, self._settings) for step in range(done.start, done.stop)]
         rows[:, 2] = measures[:, 1]
         rows[:, 3:] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         self.num_done = done.stop
-        wrong = np.flatnonzero(~np.isfinite(rows[:, [0, 2]]).all(axis=1))
-        if len(wrong):
+        places = np.flatnonzero(~np.isfinite(rows[:, [0, 2]]).all(axis=1))
+        steps = [done.start + 1 + int(place) for place in places]
+        wrong = [step for step in steps if step not in self._settings.skip_steps]
+        if wrong:
+            without = sorted({*self._settings.skip_steps, wrong[0]})
             raise RuntimeError(
-                f"train: loss or gradient of step {done.start + wrong[0] + 1} is not finite; "
-                "lower train.learning_rate or train.max_grad_norm"
+                f"train: loss or gradient of step {wrong[0]} is not finite. Write train.skip_steps: {without} to"
+                " go on from the newest checkpoint without that step; or lower train.learning_rate or"
+                " train.max_grad_norm, which starts at step 0"
             )
 
     def restore(self, rows: torch.Tensor) -> None:
-        """Take over the rows of a checkpoint."""
+        """Take over the rows of a checkpoint.
+
+        Raises:
+            ValueError: it has left out other steps than `skip_steps` says.
+        """
         self.num_done = len(rows)
+        left_out = [int(step) + 1 for step in np.flatnonzero(np.isnan(rows[:, 0].numpy()))]
+        wanted = sorted(step for step in set(self._settings.skip_steps) if step <= self.num_done)
+        if left_out != wanted:
+            raise ValueError(
+                f"train.skip_steps: of the {self.num_done} steps that are done the training left out {left_out},"
+                f" and this says {wanted}: write those, or remove the training's checkpoints to start at step 0"
+            )
         self.rows[: self.num_done] = rows.numpy()
 
     def done(self) -> torch.Tensor:
         """The filled rows, (num_done, len(COLUMNS)) float64."""
         return torch.from_numpy(self.rows[: self.num_done].copy())
 
-    def write(self, path: str | Path) -> None:
-        """Write columns step (completed steps, from 1) and `COLUMNS` (null for NaN) as Parquet."""
+    def write(self, path: str | Path, more: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+        """Write columns step (completed steps, from 1), `COLUMNS` (null for NaN) and `more` as Parquet."""
         columns: dict[str, npt.NDArray[Any]] = {"step": np.arange(1, self.num_done + 1)}
         columns |= {name: self.rows[: self.num_done, i] for i, name in enumerate(COLUMNS)}
+        columns |= more or {}
         write_table(path, pl.DataFrame(columns).fill_nan(None), sort_by="step")
 
 
@@ -125,7 +142,9 @@ class Progress:
         speed = num * self._settings.global_batch_size / seconds
         wait = (seconds_waited - self._last_wait) / seconds
         left = (now - self._start) / (step - self._first_step) * (self._settings.num_steps - step)
-        scalars = {"loss": rows[:, 0].mean(), "learning_rate": rows[-1, 1], "grad_norm": rows[:, 2].mean()}
+        trained = rows[np.isfinite(rows[:, 0])]
+        loss, norm = (float(trained[:, i].mean()) if len(trained) else np.nan for i in (0, 2))
+        scalars = {"loss": loss, "learning_rate": rows[-1, 1], "grad_norm": norm}
         self._log(
             f"train: step {step}/{self._settings.num_steps}, loss {scalars['loss']:.4f}, "
             f"{speed:.1f} img/s, {wait:.1%} waiting for data, {_clock(left)} left"

@@ -4,8 +4,11 @@ Rank 0 serves a small key-value store. Every rank announces itself there, and ra
 all wait for: who is missing, who is there twice, who was started with other settings. Afterwards each rank
 looks into the store once a second: the first one that fails leaves its error there, and the others end with
 it instead of waiting in a collective.
+
+The store trusts whoever reaches it. Ranks of one machine meet on its loopback, where no other machine does.
 """
 
+import errno
 import json
 import os
 import re
@@ -21,29 +24,34 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from darkroom.train.distributed import Ranks
+from darkroom.train.distributed import Ranks, broadcasting
 
 # How long to wait, in seconds. No part of a run's settings: a slow cluster makes no other model.
 RENDEZVOUS_TIMEOUT_S = ("DARKROOM_RENDEZVOUS_TIMEOUT_S", 60.0)
 COLLECTIVE_TIMEOUT_S = ("DARKROOM_COLLECTIVE_TIMEOUT_S", 600.0)
+# For another training in the same run directory to end; see `lock.take`.
+LOCK_WAIT_S = ("DARKROOM_LOCK_WAIT_S", 10.0)
 # A rank that hears of another's failure ends within so many seconds, wherever it is stuck.
 END_WITHIN_S = 15
 _LOOK_EVERY_S = 1.0
 # How long a rank that fails stays, so that the others can hear why.
 _LINGER_S = 3.0
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Where ranks meet. `token` keeps apart what meets at one port; `is_served`: the launcher has the store."""
+class Rendezvous:
+    """Where ranks meet. `token` keeps apart what meets at one port; `is_served`: the launcher has the store;
+    `is_local`: all ranks are on this machine."""
 
     host: str
     port: int
     token: str
     is_served: bool = False
+    is_local: bool = False
 
 
-def seconds_of(option: tuple[str, float]) -> float:
+def timeout_seconds(option: tuple[str, float]) -> float:
     """The value of an environment variable that holds seconds, or its default.
 
     Raises:
@@ -60,10 +68,11 @@ def seconds_of(option: tuple[str, float]) -> float:
     return seconds
 
 
-def find_meeting(environment: Mapping[str, str] | None = None) -> Meeting:
+def find_rendezvous(environment: Mapping[str, str] | None = None) -> Rendezvous:
     """Where the ranks meet: MASTER_ADDR and MASTER_PORT, or worked out inside an srun task.
 
-    Under srun rank 0 is on the first node of the step, and the port follows from the job's number.
+    Under srun rank 0 is on the first node of the step, and the port follows from the job's number. On one
+    machine it is the loopback, whatever name the launcher gives it.
 
     Raises:
         ValueError: neither is there.
@@ -71,8 +80,12 @@ def find_meeting(environment: Mapping[str, str] | None = None) -> Meeting:
     env = os.environ if environment is None else environment
     host, port = env.get("MASTER_ADDR"), env.get("MASTER_PORT")
     nodes = env.get("SLURM_STEP_NODELIST")
-    if nodes and not host:
-        host = "127.0.0.1" if env.get("SLURM_STEP_NUM_NODES") == "1" else first_node(nodes)
+    is_served = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_local = not is_served and (host in ("localhost", "::1", _LOOPBACK) or _is_one_node(env))
+    if is_local:
+        host = _LOOPBACK
+    elif nodes and not host:
+        host = first_node(nodes)
     if nodes and not port:
         port = str(20000 + int(env["SLURM_JOB_ID"]) % 10000)
     if not (host and port):
@@ -84,7 +97,14 @@ def find_meeting(environment: Mapping[str, str] | None = None) -> Meeting:
         raise ValueError(f"MASTER_PORT is {port!r}; it should be a number from 1 to 65535")
     started = env.get("TORCHELASTIC_RUN_ID") or f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')}"
     token = f"darkroom/{started}/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    return Meeting(host, int(port), token, env.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
+    return Rendezvous(host, int(port), token, is_served, is_local)
+
+
+def _is_one_node(env: Mapping[str, str]) -> bool:
+    """Whether torchrun or srun says that it started all ranks on one machine."""
+    if "WORLD_SIZE" in env:
+        return env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"]
+    return env.get("SLURM_STEP_NUM_NODES") == "1"
 
 
 def first_node(node_list: str) -> str:
@@ -96,7 +116,7 @@ def first_node(node_list: str) -> str:
 
 
 @contextmanager
-def joined(
+def process_group(
     ranks: Ranks, device: torch.device, key: str, log: Callable[[str], None] = print
 ) -> Iterator[None]:
     """Meet the other ranks and join them (NCCL between GPUs, gloo between CPUs); nothing where there are none.
@@ -110,23 +130,27 @@ def joined(
     if ranks.world_size == 1:
         yield
         return
-    meeting = find_meeting()
-    store = _meet(ranks, meeting, _announcement(device, key))
+    meeting = find_rendezvous()
+    store = _rendezvous(ranks, meeting, _announcement(device, key))
     if ranks.is_first:
         log(f"train: {ranks.world_size} ranks met at {meeting.host}:{meeting.port}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     watch = _Watch(store, ranks, log)
+    if meeting.is_local and any(name == "lo" for _, name in socket.if_nameindex()):
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=dist.PrefixStore("group", store),
             rank=ranks.rank,
             world_size=ranks.world_size,
-            timeout=timedelta(seconds=seconds_of(COLLECTIVE_TIMEOUT_S)),
+            timeout=timedelta(seconds=timeout_seconds(COLLECTIVE_TIMEOUT_S)),
             device_id=device if device.type == "cuda" else None,
         )
-        yield
+        with broadcasting(store):
+            yield
         dist.barrier()  # a rank that fails late still tells the others
         _leave(store, ranks, watch)
     except SystemExit:
@@ -160,9 +184,9 @@ def _who(ranks: Ranks) -> str:
     return f"rank {ranks.rank} of {ranks.world_size} ({socket.gethostname()}, process {os.getpid()})"
 
 
-def _meet(ranks: Ranks, meeting: Meeting, mine: Mapping[str, str]) -> dist.Store:
+def _rendezvous(ranks: Ranks, meeting: Rendezvous, mine: Mapping[str, str]) -> dist.Store:
     """The store of this training, after rank 0 has found all ranks in order."""
-    seconds = seconds_of(RENDEZVOUS_TIMEOUT_S)
+    seconds = timeout_seconds(RENDEZVOUS_TIMEOUT_S)
     deadline = time.monotonic() + seconds
     store = dist.PrefixStore(meeting.token, _open(ranks, meeting, seconds))
     found = json.loads(store.compare_set(f"rank/{ranks.rank}", "", json.dumps(mine)))
@@ -193,13 +217,13 @@ def _meet(ranks: Ranks, meeting: Meeting, mine: Mapping[str, str]) -> dist.Store
     return store
 
 
-def _open(ranks: Ranks, meeting: Meeting, seconds: float) -> dist.Store:
+def _open(ranks: Ranks, meeting: Rendezvous, seconds: float) -> dist.Store:
     where = f"{meeting.host}:{meeting.port}"
     if ranks.is_first and not meeting.is_served:
         try:
             return _store(meeting, seconds, is_master=True)
-        except dist.DistError as error:
-            if "EADDRINUSE" not in str(error):
+        except (OSError, dist.DistError) as error:
+            if "EADDRINUSE" not in str(error) and getattr(error, "errno", 0) != errno.EADDRINUSE:
                 raise
             raise RuntimeError(
                 f"port {meeting.port} of {socket.gethostname()}, where the ranks should meet, is taken; "
@@ -217,7 +241,8 @@ def _open(ranks: Ranks, meeting: Meeting, seconds: float) -> dist.Store:
     # On a thread, because whoever else listens at that port may leave the store's greeting unanswered for ever.
     thread = threading.Thread(target=connect, name="darkroom-connect", daemon=True)
     thread.start()
-    thread.join(seconds + 1)
+    # It gives up by itself after `seconds`, on a busy machine a little later; left alone at exit it would abort.
+    thread.join(seconds + 20)
     if stores:
         return stores[0]
     raise RuntimeError(
@@ -226,10 +251,19 @@ def _open(ranks: Ranks, meeting: Meeting, seconds: float) -> dist.Store:
     ) from (errors[0] if errors else None)
 
 
-def _store(meeting: Meeting, seconds: float, is_master: bool) -> dist.Store:
-    timeout = timedelta(seconds=seconds)
+def _store(meeting: Rendezvous, seconds: float, is_master: bool) -> dist.Store:
+    listener = None
+    if is_master and meeting.is_local:
+        # The store itself would listen on all addresses of the machine.
+        with socket.create_server((meeting.host, meeting.port), backlog=1024) as server:
+            listener = os.dup(server.fileno())
     return dist.TCPStore(
-        meeting.host, meeting.port, is_master=is_master, wait_for_workers=False, timeout=timeout
+        meeting.host,
+        meeting.port,
+        is_master=is_master,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=seconds),
+        master_listen_fd=listener,
     )
 
 
@@ -283,7 +317,8 @@ class _Watch:
         # A connection of its own: the other one may be held by a wait.
         self._store, self._ranks, self._log = store, ranks, log
         self._look_at: dist.Store = store.clone()  # type: ignore[attr-defined]
-        self._closed, self._has_heard = threading.Event(), False
+        self._closed = threading.Event()
+        self._heard: str | None = None
         self._thread = threading.Thread(target=self._work, name="darkroom-watch", daemon=True)
         self._thread.start()
 
@@ -297,16 +332,21 @@ class _Watch:
         # The system ends the process if it does not end by itself: a collective may hold on to it.
         signal.alarm(END_WITHIN_S + int(_LINGER_S))
         is_lost = isinstance(error, dist.DistError) or "gloo" in str(error)
-        what = "lost another rank, which ended without a word (killed?)" if is_lost else "failed"
+        what = (
+            "lost another rank, which ended without an error (killed?) or was busy for longer than "
+            f"{COLLECTIVE_TIMEOUT_S[0]} ({timeout_seconds(COLLECTIVE_TIMEOUT_S):g} s)"
+            if is_lost
+            else "failed"
+        )
         mine = f"{_who(self._ranks)} {what}: {type(error).__name__}: {error}"
         try:
             first = self._store.compare_set("failure", "", mine).decode()
-            if not self._has_heard:
+            if self._heard is None:
                 self._store.add("heard the failure", 1)
             if self._ranks.is_first or first == mine:
                 _linger(self._store, "heard the failure", self._ranks.world_size)
         except dist.DistError:
-            return None
+            return self._heard
         return None if first == mine else first
 
     def _work(self) -> None:
@@ -315,7 +355,7 @@ class _Watch:
                 failure = self._look_at.get("failure").decode() if self._look_at.check(["failure"]) else None
                 if failure is not None:
                     self._look_at.add("heard the failure", 1)
-                    self._has_heard = True
+                    self._heard = failure
             except dist.DistError:
                 failure = "rank 0 is gone, and the training with it"
             if failure is not None:

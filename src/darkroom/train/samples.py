@@ -1,16 +1,27 @@
 """Pictures during training: the same prompts and noise each time, so that progress can be seen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
+from darkroom.components.files import moved
 from darkroom.config.run import Sampling
-from darkroom.sample.draw import draw, picture_seed
+from darkroom.models.denoiser import Denoiser
+from darkroom.models.lora import has_lora
 from darkroom.sample.grid import write_grid
-from darkroom.sample.pipeline import DarkroomPipeline
-from darkroom.train.stage import DrawSamples
+from darkroom.sample.model import SampleModel
+from darkroom.sample.options import DrawOptions
+from darkroom.sample.seeds import picture_seed
+from darkroom.train.training import OnSample
+
+# Called on rank 0 with (the averaged weights' model, completed steps); draws and keeps pictures as it likes, and
+# may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
+DrawSamples = Callable[[SampleModel, int], npt.NDArray[np.uint8] | None]
 
 
 def sample_writer(
@@ -21,10 +32,35 @@ def sample_writer(
         return None
     seeds = [picture_seed(seed, index, 0) for index in range(len(prompts))]
 
-    def draw_samples(pipeline: DarkroomPipeline, step: int) -> npt.NDArray[np.uint8]:
-        pictures = draw(pipeline, list(prompts), seeds, sampling, batch_size=len(prompts))
+    def draw_samples(model: SampleModel, step: int) -> npt.NDArray[np.uint8]:
+        pictures = model.draw(prompts, seeds, DrawOptions(sampling, batch_size=len(prompts)))
         path = write_grid(Path(folder) / f"step-{step:08d}.png", pictures, list(prompts), cell_px=128)
         print(f"train: {len(prompts)} samples of step {step} in {path}")
         return np.concatenate(list(pictures), axis=1)
 
     return draw_samples
+
+
+def drawing_from(make_pipeline: Callable[[Denoiser], Any], draw_samples: DrawSamples) -> OnSample:
+    """Calls `draw_samples` with a pipeline that is made once, or for adapters, which are merged, each time."""
+    made: list[Any] = []
+
+    def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
+        assert isinstance(average, Denoiser)
+        device = next(average.parameters()).device
+        if not made or has_lora(average.network):
+            made[:] = [make_pipeline(average)]
+        try:
+            return draw_samples(SampleModel(moved(made[0], device)), step)
+        finally:
+            _to_cpu(made[0], average)
+
+    return on_sample
+
+
+def _to_cpu(pipeline: Any, average: nn.Module) -> None:
+    """What drawing alone needs, as encoders and VAE, makes room on the GPU until the next picture."""
+    trained = set(average.modules())
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module) and part not in trained:
+            moved(part, torch.device("cpu"))

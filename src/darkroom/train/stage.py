@@ -1,137 +1,201 @@
 """The train stage: from latent shards to a model folder that diffusers loads."""
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
 
+from darkroom.components.files import component_folder, moved
+from darkroom.components.text_encoders import load_text_encoder
+from darkroom.components.vae import load_vae
+from darkroom.config.pretrained import pretrained_notes
 from darkroom.config.run import Train
-from darkroom.models.attention import use_attention
-from darkroom.models.components import load_vae, moved
+from darkroom.config.shares import DatasetShare
+from darkroom.families.base import ModelSection
+from darkroom.formats.card import CARD_FILE, card
+from darkroom.formats.diffusers import export_pipeline, save_network
+from darkroom.formats.lora import save_lora
+from darkroom.lock import locked
 from darkroom.models.denoiser import Denoiser
-from darkroom.models.families import AnyFamily, build_denoiser, check_size
-from darkroom.models.lora import has_lora
-from darkroom.models.parts import Parts
-from darkroom.models.text_encoders import load_text_encoder
+from darkroom.models.families import build_denoiser, check_size, use_attention
+from darkroom.models.training_components import TrainingComponents
 from darkroom.objectives.schedules import half_life_steps
 from darkroom.objectives.training import TrainingObjective
-from darkroom.sample.export import export_pipeline
-from darkroom.sample.families import make_family_pipeline, save_lora, save_network
+from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.schedulers import make_scheduler
-from darkroom.store import replacing, sha256_json
+from darkroom.store import COMPUTED_IN, replacing, sha256_json
 from darkroom.train.data import LatentCache, SampleSource, joint_null_rate
-from darkroom.train.distributed import Ranks, find_device, find_ranks
-from darkroom.train.lock import LOCK_WAIT_S, locked
-from darkroom.train.loop import Stopped, fit, stop_signals
+from darkroom.train.determinism import deterministic
+from darkroom.train.distributed import Ranks, find_device, find_ranks, wait_for_first
+from darkroom.train.mixed import MixedPlan, Mixture, Share
 from darkroom.train.online import OnlineEncoder
-from darkroom.train.outputs import OnSample
-from darkroom.train.paired import PairedPlan, make_plan
 from darkroom.train.parallel import is_sharded
-from darkroom.train.phases import Initial
-from darkroom.train.plan import BatchPlan, parse_uids
-from darkroom.train.record import History, Log, print_line
-from darkroom.train.rendezvous import joined, seconds_of
+from darkroom.train.phases import InitialCheckpoint
+from darkroom.train.plan import parse_uids
+from darkroom.train.precision import resolve_dtype
+from darkroom.train.record import Log, print_line
+from darkroom.train.rendezvous import LOCK_WAIT_S, process_group, timeout_seconds
+from darkroom.train.samples import DrawSamples, drawing_from
+from darkroom.train.signals import Stopped, stop_signals
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
 
-# Called on rank 0 with (pipeline of the averaged weights, completed steps); draws and keeps pictures as it
-# likes, and may return one (H, W, 3) uint8 for TensorBoard. It must not touch torch's global state.
-DrawSamples = Callable[[Any, int], npt.NDArray[np.uint8] | None]
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files that samples come from, see `train.data.LatentCache`; tars: see `train.online.OnlineEncoder`.
+
+    owners: where a run has several datasets, the place of each shard's among them.
+    """
+
+    shards: Sequence[tuple[str | Path, str | Path]]
+    null: str | Path
+    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    tars: Sequence[str | Path] = ()
+    owners: Sequence[int] = ()
+
+    def open(self, components: TrainingComponents, device: torch.device) -> LatentCache | OnlineEncoder:
+        """The samples, read from the cache or encoded on `device`.
+
+        Raises:
+            ValueError: a shard is stale, or no picture is there.
+        """
+        if components.cache.online:
+            return OnlineEncoder(self.shards, self.tars, self.null, self.expected, components, device)
+        return LatentCache(self.shards, self.null, self.expected)
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What the stage reads.
+
+    files: of the cache. components: what made it, exported with the model, and the weights to go on from.
+    model, settings: the run's `model` and `train` sections.
+    priors: uids of DreamBooth's class pictures, half of every batch; None where there are none.
+    initial: the end of the phase before, from whose weights a run without checkpoints begins.
+    datasets: what is asked of each, where there are several.
+    """
+
+    files: SampleFiles
+    components: TrainingComponents
+    model: ModelSection
+    settings: Train
+    seed: int
+    priors: Sequence[str] | None = None
+    initial: InitialCheckpoint | None = None
+    datasets: Sequence[DatasetShare] = ()
+
+    def mixture(self, samples: LatentCache | OnlineEncoder) -> Mixture | None:
+        """Which dataset each sample is of, and their shares; None where there is one dataset."""
+        if not self.datasets:
+            return None
+        shares = [
+            # As it is written: 0.1 is a tenth.
+            Share(of.name, None if of.weight is None else Fraction(str(of.weight)), of.repeats)
+            for of in self.datasets
+        ]
+        owners = np.asarray(self.files.owners)
+        return Mixture(shares, {shape: owners[shards] for shape, shards in samples.shards.items()})
+
+    @property
+    def key(self) -> str:
+        """What all ranks must agree on before they train together."""
+        sections = {"model": self.model, "train": self.settings}
+        options = {name: section.model_dump(mode="json") for name, section in sections.items()}
+        body = {**options, "seed": self.seed, "cache": self.files.expected, "torch": torch.__version__}
+        if self.datasets:
+            body["datasets"] = [share.model_dump(mode="json") for share in self.datasets]
+        return sha256_json(body)[:12]
+
+
+@dataclass(frozen=True)
+class TrainOutputs:
+    """What the stage writes.
+
+    run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
+    model: the averaged pipeline. untrained: the network at step 0. history: a row a step.
+    """
+
+    run_dir: str | Path
+    model: str | Path
+    untrained: str | Path
+    history: str | Path
 
 
 def train(
-    shards: Sequence[tuple[str | Path, str | Path]],
-    null: str | Path,
-    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    model: AnyFamily,
-    settings: Train,
-    seed: int,
-    run_dir: str | Path,
-    parts: Parts,
-    out_model: str | Path,
-    out_untrained: str | Path,
-    out_history: str | Path,
+    inputs: TrainInputs,
+    outputs: TrainOutputs,
     *,
-    tars: Sequence[str | Path] = (),
     draw_samples: DrawSamples | None = None,
-    priors: Sequence[str] | None = None,
-    initial: Initial | None = None,
     device: str | None = None,
     log: Log = print_line,
 ) -> dict[str, Any]:
-    """Train a network on cached latents, going on from `run_dir`'s newest checkpoint if it has one.
+    """Train a network on cached latents, going on from the run directory's newest checkpoint if it has one.
 
     Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
 
-    Args:
-        shards, null, expected, tars: see `train.data.LatentCache`, and `train.online.OnlineEncoder` for the tars.
-        run_dir: checkpoints and TensorBoard of one set of options and one cache: `run_key` names it.
-        parts: what made the cache, exported with the model, and what the training goes on from.
-        out_model, out_untrained, out_history: the averaged pipeline, the network at step 0, a row a step.
-        priors: uids of DreamBooth's class pictures, half of every batch; None where there are none.
-        initial: the end of the phase before, from whose weights a run without checkpoints begins.
-    Returns counts: steps, samples_seen, num_parameters and the account of the batch plan.
+    Returns counts: steps, samples_seen, computed_in (dtype -> steps), num_parameters and the account of the batch
+        plan.
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
         RuntimeError: the run directory is in use, the loss is not finite, or a rank is missing or failed.
-        Stopped: SIGTERM or SIGUSR1 came and all is saved; a SystemExit with code 75.
+        Stopped: SIGTERM, SIGUSR1 or Ctrl-C came and all is saved; a SystemExit with code 75.
     """
+    settings, components = inputs.settings, inputs.components
     ranks = _find_ranks(settings)
+    on = find_device(ranks, device)
     with ExitStack() as stack:
-        chosen = stack.enter_context(_settled(settings, find_device(ranks, device)))
-        with joined(ranks, chosen, _key(model, settings, seed, expected), log):
-            cache = _samples(shards, tars, null, expected, parts, chosen)
-            check = stack.enter_context(_held(run_dir, ranks, log))
-            _describe(settings, cache, ranks, log)
-            stop = stack.enter_context(stop_signals())  # one that comes during the export lets it finish
-            trained, average = _initial_models(model, settings, cache, seed, parts, ranks, chosen)
+        stack.enter_context(deterministic(on, settings.num_threads))
+        with process_group(ranks, on, inputs.key, log):
+            samples = inputs.files.open(components, on)
+            check = stack.enter_context(_run_lock(outputs.run_dir, ranks, log))
+            settings = resolve_dtype(settings, outputs.run_dir, ranks, on, log)
             if ranks.is_first:
-                _write_network(average, out_untrained)
+                _describe(settings, samples, components, log)
+            stop = stack.enter_context(stop_signals())  # one that comes during the export lets it finish
+            model, average = _initial_models(inputs, settings, samples, ranks, on)
+            if ranks.is_first:
+                _write_network(average, outputs.untrained)
+            wait_for_first(ranks)
             if stop.received:
                 raise Stopped(0)
-            plan = _plan(seed, settings, cache, priors)
-            in_pipeline = partial(_pipeline, parts, make_scheduler(settings, _mean_pixels(cache)))
-            on_sample = None if draw_samples is None else _sampler(draw_samples, in_pipeline)
-            history = fit(
-                cache, trained, average, settings, seed, run_dir, ranks, log, on_sample, check, plan, initial
-            )  # fmt: skip
+            in_pipeline = partial(_pipeline, components, make_scheduler(settings, _mean_pixels(samples)))
+            on_sample = draw_samples and drawing_from(in_pipeline, draw_samples)
+            priors = None if inputs.priors is None else parse_uids(list(inputs.priors))
+            trainer = Trainer(
+                Training(
+                    *(samples, model, average, settings, inputs.seed, priors, inputs.initial),
+                    inputs.mixture(samples),
+                ),
+                TrainingRun(outputs.run_dir, ranks, log, on_sample, check),
+            )
+            _tell_shares(trainer, log)
+            history = trainer.train()
         if ranks.is_first:
-            history.write(out_history)
-            export_pipeline(in_pipeline(average.cpu()), out_model, partial(save_lora, average))
-    return _counts(history, trained, plan, settings, initial)
+            history.write(outputs.history, _samples_by_step(trainer))
+            _export(in_pipeline(average.cpu()), average, settings, outputs.model)
+    return _counts(trainer)
 
 
 def _initial_models(
-    model: AnyFamily,
-    settings: Train,
-    cache: SampleSource,
-    seed: int,
-    parts: Parts,
-    ranks: Ranks,
-    device: torch.device,
+    inputs: TrainInputs, settings: Train, samples: SampleSource, ranks: Ranks, device: torch.device
 ) -> tuple[Denoiser, Denoiser]:
     """The network to train, and its average; on the device, or on the CPU where shards are cut from them."""
-    trained = build_denoiser(model, cache.sizes, seed, parts.pretrained)
+    model = build_denoiser(inputs.model, samples.sizes, inputs.seed, inputs.components.pretrained)
     if not is_sharded(settings, ranks):
-        trained = moved(trained, device)
-    for width, height in cache.uids:
-        check_size(trained.network, cache.latent_shape((width, height)), f"bucket {width}x{height}")
-    average = copy.deepcopy(trained).eval().requires_grad_(False)
-    use_attention(trained.network, model.attention, device, settings.dtype)
-    return trained.train(), average
-
-
-def _plan(
-    seed: int, settings: Train, cache: SampleSource, priors: Sequence[str] | None
-) -> BatchPlan | PairedPlan:
-    class_uids = None if priors is None else parse_uids(list(priors))
-    return make_plan(seed, settings.global_batch_size, cache.uids, class_uids)
+        model = moved(model, device)
+    for width, height in samples.uids:
+        check_size(model, samples.latent_shape((width, height)), f"bucket {width}x{height}")
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    use_attention(model, inputs.model.attention, device, settings.dtype)
+    return model.train(), average
 
 
 def _write_network(network: Denoiser, folder: str | Path) -> None:
@@ -139,49 +203,57 @@ def _write_network(network: Denoiser, folder: str | Path) -> None:
         save_network(network, beside)
 
 
-def _counts(
-    history: History,
-    trained: Denoiser,
-    plan: BatchPlan | PairedPlan,
-    settings: Train,
-    initial: Initial | None,
-) -> dict[str, Any]:
+def _tell_shares(trainer: Trainer, log: Log) -> None:
+    """What each of several datasets gives to the training: a function of the plan, so it is known before."""
+    if not isinstance(trainer.plan, MixedPlan) or not trainer.run.ranks.is_first:
+        return
+    account = trainer.plan.account(trainer.settings.num_steps)
+    for name, visits in account["visits_by_dataset"].items():
+        number = account["samples_by_dataset"][name]
+        log(
+            f"train: {name} gives {visits} of {account['num_visits']} samples, {account['share_given'][name]:.2%}"
+            f" (asked: {account['share_asked'][name]:.2%}); each of its {number} pictures {visits / number:.1f}"
+            " times"
+        )
+    if account["in_several_datasets"]:
+        log(f"train: {account['in_several_datasets']} pictures are in several datasets, and shown for each")
+
+
+def _samples_by_step(trainer: Trainer) -> dict[str, Any]:
+    """Columns of the history: how many samples of each step each of several datasets has given."""
+    if not isinstance(trainer.plan, MixedPlan):
+        return {}
+    found = trainer.plan.visits_by_dataset(trainer.history.num_done)
+    return {f"samples_{name}": numbers for name, numbers in found.items()}
+
+
+def _counts(trainer: Trainer) -> dict[str, Any]:
     """What `train` returns."""
+    settings, num_done = trainer.settings, trainer.history.num_done
+    num_trained = num_done - len(set(settings.skip_steps))
+    initial = trainer.training.initial
     return {
-        "steps": history.num_done,
-        "samples_seen": history.num_done * settings.global_batch_size,
-        "num_parameters": sum(p.numel() for p in trained.parameters()),
-        **plan.account(settings.num_steps),
-        **({} if initial is None else {"steps_before": initial.num_steps}),
+        "steps": num_done,
+        "samples_seen": num_trained * settings.global_batch_size,
+        **({"steps_skipped": num_done - num_trained} if num_trained < num_done else {}),
+        COMPUTED_IN: {settings.dtype: num_done},
+        "num_parameters": sum(p.numel() for p in trainer.training.model.parameters()),
+        **trainer.plan.account(settings.num_steps),
+        **(
+            {}
+            if initial is None
+            else {"steps_before": initial.num_steps, "samples_before": initial.num_samples}
+        ),
     }
 
 
-def _samples(
-    shards: Sequence[tuple[str | Path, str | Path]],
-    tars: Sequence[str | Path],
-    null: str | Path,
-    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    parts: Parts,
-    device: torch.device,
-) -> SampleSource:
-    if not parts.cache.online:
-        return LatentCache(shards, null, expected)
-    return OnlineEncoder(shards, tars, null, expected, parts, device)
-
-
-def _key(model: AnyFamily, settings: Train, seed: int, expected: Any) -> str:
-    """What all ranks must agree on before they train together."""
-    options = {"model": model.model_dump(mode="json"), "train": settings.model_dump(mode="json")}
-    return sha256_json({**options, "seed": seed, "cache": expected, "torch": torch.__version__})[:12]
-
-
 @contextmanager
-def _held(run_dir: str | Path, ranks: Ranks, log: Log) -> Iterator[Callable[[], None]]:
+def _run_lock(run_dir: str | Path, ranks: Ranks, log: Log) -> Iterator[Callable[[], None]]:
     """Rank 0 alone trains in the run directory until the block ends; gives what to call before writing there."""
     if not ranks.is_first:
         yield lambda: None
         return
-    with locked(run_dir, seconds_of(LOCK_WAIT_S), log) as lock:
+    with locked(run_dir, timeout_seconds(LOCK_WAIT_S), log) as lock:
         yield lock.check
 
 
@@ -195,10 +267,12 @@ def _find_ranks(settings: Train) -> Ranks:
     return ranks
 
 
-def _describe(settings: Train, cache: SampleSource, ranks: Ranks, log: Log) -> None:
+def _describe(settings: Train, cache: SampleSource, components: TrainingComponents, log: Log) -> None:
     """Tell what the options come to: where the loss's weight lies, and how long the average remembers."""
-    if not ranks.is_first:
-        return
+    if components.pretrained is not None:
+        folders = (component_folder(part) for part in (components.pretrained, components.vae))
+        for note in pretrained_notes(settings.objective.prediction, *folders):
+            log(f"train: note: {note}")
     log(f"train: {TrainingObjective(settings).describe(list(cache.uids))}")
     log(
         f"train: {joint_null_rate(settings.caption_dropout, settings.encoder_dropout):.2%} of the samples show no"
@@ -217,55 +291,19 @@ def _mean_pixels(cache: SampleSource) -> float:
     return sum(areas[shape] * counts[shape] for shape in areas) / max(1, sum(counts.values()))
 
 
-@contextmanager
-def _settled(settings: Train, device: torch.device) -> Iterator[torch.device]:
-    """Deterministic operators and a fixed number of threads on the device, until the block ends."""
-    determinism: Any = torch.utils.deterministic
-    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fills = determinism.fill_uninitialized_memory
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # A guard for programs that read uninitialised memory; it costs a pass over every new tensor.
-    determinism.fill_uninitialized_memory = False
-    try:
-        yield device
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
-        determinism.fill_uninitialized_memory = fills
+def _export(pipeline: Any, average: Denoiser, settings: Train, folder: str | Path) -> None:
+    """The model's folder, with its adapters, if it has some, and a README."""
+
+    def add(beside: Path) -> None:
+        save_lora(average, beside)
+        (beside / CARD_FILE).write_text(card(pipeline, settings.sampling), encoding="utf-8")
+
+    export_pipeline(pipeline, folder, add)
 
 
-def _pipeline(parts: Parts, scheduler: Any, average: Denoiser) -> Any:
-    encoders = [load_text_encoder(component) for component in parts.text_encoders]
-    is_single = parts.cache.text_encoder is not None
+def _pipeline(components: TrainingComponents, scheduler: Any, average: Denoiser) -> Any:
+    encoders = [load_text_encoder(component) for component in components.text_encoders]
+    is_single = components.cache.text_encoder is not None
     return make_family_pipeline(
-        average, load_vae(parts.vae), encoders, parts.cache.encoders, is_single, scheduler
+        average, load_vae(components.vae), encoders, components.cache.encoders, is_single, scheduler
     )
-
-
-def _sampler(draw_samples: DrawSamples, make: Callable[[Denoiser], Any]) -> OnSample:
-    """Calls `draw_samples` with a pipeline that is made once, or for adapters, which are merged, each time."""
-    made: list[Any] = []
-
-    def on_sample(average: nn.Module, step: int) -> npt.NDArray[np.uint8] | None:
-        assert isinstance(average, Denoiser)
-        device = next(average.parameters()).device
-        if not made or has_lora(average.network):
-            made[:] = [make(average)]
-        try:
-            return draw_samples(moved(made[0], device), step)
-        finally:
-            _to_cpu(made[0], average)
-
-    return on_sample
-
-
-def _to_cpu(pipeline: Any, average: nn.Module) -> None:
-    """What drawing alone needs, as encoders and VAE, makes room on the GPU until the next picture."""
-    trained = set(average.modules())
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module) and part not in trained:
-            moved(part, torch.device("cpu"))

@@ -12,8 +12,10 @@ from darkroom.config.optional import check_optimizer
 from darkroom.config.run import Train
 from darkroom.objectives.schedules import learning_rate
 from darkroom.objectives.training import TrainingObjective
+from darkroom.precision import resolve
 from darkroom.train.loader import TrainBatch
-from darkroom.train.parallel import computes_on, full, keeping_gradients, local
+from darkroom.train.muon import Muon
+from darkroom.train.parallel import accumulating, compute_device, full, local
 
 NUM_BINS = 10
 # What a step measures: the sum of the samples' losses, the gradient's norm, and by timestep bin the
@@ -21,7 +23,7 @@ NUM_BINS = 10
 NUM_MEASURES = 2 + 2 * NUM_BINS
 
 
-def rate_of(step: int, settings: Train) -> float:
+def learning_rate_at(step: int, settings: Train) -> float:
     """The learning rate of `step` (from 0)."""
     return learning_rate(
         step,
@@ -61,9 +63,8 @@ def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optim
     ]
     optimizers = [_adamw(groups, settings)]
     if inner:
-        optimizers.append(
-            torch.optim.Muon(inner, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
-        )
+        dtype = getattr(torch, resolve(settings.dtype, inner[0].device))
+        optimizers.append(Muon(inner, settings.muon_learning_rate, settings.weight_decay, dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
@@ -116,7 +117,8 @@ class Stepper:
         trained = [p.requires_grad for p in model.parameters()]
         self._weights: list[torch.Tensor] = [p for p, t in zip(model.parameters(), trained, strict=True) if t]
         self._averages: list[torch.Tensor] = [p for p, t in zip(ema.parameters(), trained, strict=True) if t]
-        self.device = computes_on(model)
+        self.device = compute_device(model)
+        self._in_bfloat16 = resolve(settings.dtype, self.device) == "bfloat16"
         # DDP and FSDP average gradients over ranks; the loss is divided by the global batch, so undo that.
         self._scale = world_size / settings.global_batch_size
         # Sharded ranks bring weights together in every pass, so each makes as many as the one with the largest
@@ -130,7 +132,7 @@ class Stepper:
         The gradient is that of the mean over the global batch's samples, however they are cut into
         microbatches and ranks.
         """
-        share = rate_of(batch.step, self.settings) / self.settings.learning_rate
+        share = learning_rate_at(batch.step, self.settings) / self.settings.learning_rate
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = share * group["peak"]
@@ -138,11 +140,11 @@ class Stepper:
         num, size = len(batch.latents), self.settings.microbatch_size
         parts = [slice(start, min(start + size, num)) for start in range(0, num, size)]
         for _ in range(self._num_passes - len(parts)):
-            with keeping_gradients(self.model, True):
+            with accumulating(self.model, True):
                 (self.losses(batch, slice(0, 1))[0].sum() * 0).backward()
         for part in parts:
             # Ranks exchange gradients once a step, with the last microbatch.
-            with keeping_gradients(self.model, part is not parts[-1]):
+            with accumulating(self.model, part is not parts[-1]):
                 losses, timestep = self.losses(batch, part)
                 (losses.sum() * self._scale).backward()
             _measure(measures, losses.detach(), timestep)
@@ -155,9 +157,23 @@ class Stepper:
             torch._foreach_lerp_(local(self._averages), local(self._weights), weight)
         return measures
 
+    def skipped(self) -> torch.Tensor:
+        """The measures of a step that is left out: nothing changed, and all are NaN."""
+        return torch.full((NUM_MEASURES,), torch.nan, dtype=torch.float64, device=self.device)
+
+    def warm_up(self, batch: TrainBatch) -> None:
+        """One backward pass without an update, the same at every start.
+
+        After its first pass DDP lays gradients out anew for the exchange, and the last bits of a sum over ranks
+        depend on the layout. So a resumed training must have it from its first step on.
+        """
+        self.losses(batch, slice(0, self.settings.microbatch_size))[0].sum().backward()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """(losses (b,), timesteps (b,)), float32, of part of a batch."""
-        settings, device = self.settings, self.device
+        device = self.device
         latents, noise = (
             t[part].to(device, torch.float32, non_blocking=True) for t in (batch.latents, batch.noise)
         )
@@ -165,7 +181,7 @@ class Stepper:
         normal = batch.timestep_normal[part].to(device, non_blocking=True)
         level = self.objective.levels(normal, batch.bucket)
         noisy = self.objective.noisy(latents, noise, level)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
             output = self.model(noisy, level.timestep, conditioning)
         losses = self.objective.losses(output, latents, noise, level)
         if batch.weights is not None:

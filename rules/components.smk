@@ -1,0 +1,92 @@
+# Helper functions only: the pretrained components that jobs use, their settings and their files.
+import functools
+
+from snakemake.exceptions import WorkflowError
+
+from darkroom.components.base import named_components
+from darkroom.components.check import check_component
+from darkroom.settings.paths import local_path
+from darkroom.stages import UPSTREAM, component_names
+
+COMPONENTS = GRAPH.asked[0].components
+
+
+def before_stage(target):
+    """The stages that a stage needs, directly or not."""
+    return {stage for name in UPSTREAM[target] for stage in (name, *before_stage(name))}
+
+
+def component(name):
+    """A component's settings, for `params`; None for none."""
+    return None if name is None else settings(COMPONENTS[name])
+
+
+def captioner_components(project):
+    """The components that the dataset's captioner names, with their settings."""
+    section = project.dataset.recaption
+    named = named_components(section) if section else ()
+    return {found.name: component(found.name) for found in named}
+
+
+def captioner_files(project):
+    """The files of these on this machine."""
+    return [
+        path
+        for name in sorted(captioner_components(project))
+        for path in component_files(name)
+    ]
+
+
+@functools.cache
+def component_files(name):
+    """The files of a component that lies on this machine: changing one reruns what was made with it.
+
+    None, where the configuration names none.
+    """
+    if name is None:
+        return []
+    refuse_component(name)
+    folder = local_path(COMPONENTS[name].path)
+    return (
+        sorted(str(p) for p in folder.rglob("*") if p.is_file())
+        if folder.is_dir()
+        else []
+    )
+
+
+@functools.cache
+def refuse_component(name):
+    """Refuse one that is not there or does not fit; what a job loads it checks itself."""
+    try:
+        local_path(COMPONENTS[name].path)
+    except ValueError as error:
+        raise WorkflowError(f"config/components.yaml: {name}: path: {error}") from None
+    if workflow.is_main_process:
+        try:
+            check_component(COMPONENTS[name])
+        except ValueError as error:
+            raise WorkflowError(f"config/components.yaml: {name}: {error}") from None
+
+
+def refuse_components(target):
+    """Refuse what a stage and those before it cannot be made with.
+
+    Where files exist, Snakemake takes an error of their rule's input function for a sign that they are nobody's
+    output: they would count as up to date whatever changes. So a target asks before.
+    """
+    stages = sorted({*before_stage(target), target})
+    for project in GRAPH.runs.values():
+        for stage in stages:
+            for name in component_names(project, stage):
+                refuse_component(name)
+
+
+def text_encoders(project):
+    """The settings of the run's text encoders, in order."""
+    return [component(encoder.name) for encoder in project.run.cache.encoders]
+
+
+def text_encoder_files(project):
+    """Their files on this machine."""
+    names = [encoder.name for encoder in project.run.cache.encoders]
+    return [path for name in names for path in component_files(name)]

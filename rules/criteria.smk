@@ -1,0 +1,138 @@
+# Helper functions of score and filter: what the list has, which scorers there are, which a criterion asks.
+import functools
+
+from snakemake.exceptions import WorkflowError
+
+from darkroom.components.base import named_components
+from darkroom.filter import check_criteria
+from darkroom.scorers.table import SCORERS
+from darkroom.sources.table import list_columns
+from darkroom.stages import scorer_digest
+
+
+def list_carried(name, dataset):
+    """The list's own columns, which the download's table carries; the dataset's criteria may name them."""
+    try:
+        columns = list_columns(dataset.source)
+        check_criteria(dataset, columns)
+    except ValueError as error:
+        raise WorkflowError(f"config/datasets/{name}.yaml: {error}") from None
+    return list(columns)
+
+
+CARRIED = {
+    name: list_carried(name, project.dataset)
+    for name, project in GRAPH.datasets.items()
+}
+
+
+def scorers_asked(project):
+    """The scorers whose columns a criterion names; what the others say does not matter to the filter."""
+    named = {criterion.column for criterion in project.dataset.keep}
+    listed = project.dataset.scorers.listed()
+    return [name for name in listed if named & set(SCORERS[name].columns)]
+
+
+def of_round(part):
+    """What the name of a scorer's file begins with, of all parts of a round: nothing, or e.g. `part-r01.`."""
+    return f"{part.rpartition('-')[0]}." if round_of(part) else ""
+
+
+def tables_of_round(earlier):
+    """An input function: the tables of the parts of a round that a scorer looks at together, or of those before."""
+
+    def tables(wildcards):
+        first = next(
+            (p for p in PARTS[wildcards.dataset] if of_round(p) == wildcards.of), None
+        )
+        if first is None:
+            raise WorkflowError(
+                f"{wildcards.of}{wildcards.scorer}: {wildcards.dataset} has no such round"
+            )
+        pattern = f"{DATASET}/download/{{part}}.parquet"
+        return [
+            pattern.format(dataset=wildcards.dataset, part=part)
+            for part in PARTS[wildcards.dataset]
+            if (
+                round_of(part) < round_of(first)
+                if earlier
+                else of_round(part) == wildcards.of
+            )
+        ]
+
+    return tables
+
+
+def score_files(project, part, scorers):
+    """The files with the columns of `scorers`, for one part: of the part, or of the whole dataset."""
+    folder = filled(f"{DATASET}/score", project)
+    return [
+        f"{folder}/{of_round(part) if SCORERS[name].reads == 'dataset' else f'{part}.'}{name}.parquet"
+        for name in scorers
+    ]
+
+
+def asked_score_files(wildcards):
+    """What the filter reads of a part's scores.
+
+    What a scorer says of the whole dataset is new when a list has grown, but not what it says of a settled part.
+    """
+    project = project_of(wildcards)
+    asked = scorers_asked(project)
+    files = score_files(project, wildcards.part, asked)
+    if not is_settled(wildcards.dataset, wildcards.part):
+        return files
+    return [
+        ancient(path) if SCORERS[name].reads == "dataset" else path
+        for name, path in zip(asked, files)
+    ]
+
+
+@functools.cache
+def score_files_of(dataset, ending):
+    """The files of all scorers and parts of a dataset, each once."""
+    project = GRAPH.datasets[dataset]
+    listed = project.dataset.scorers.listed()
+    files = {
+        path for part in PARTS[dataset] for path in score_files(project, part, listed)
+    }
+    return sorted(path.removesuffix(".parquet") + ending for path in files)
+
+
+def scored_tar(wildcards):
+    """The pictures of a part, where its scorer reads them."""
+    if SCORERS[wildcards.scorer].reads != "pixels":
+        return []
+    return f"{DATASET}/download/{{part}}.tar".format(**wildcards)
+
+
+def scorer_options(wildcards):
+    """The options of a scorer."""
+    return settings(project_of(wildcards).dataset.scorers.listed()[wildcards.scorer])
+
+
+def scorer_components(wildcards):
+    """The components that a job's scorer names, with their settings."""
+    options = project_of(wildcards).dataset.scorers.listed()[wildcards.scorer]
+    return {named.name: component(named.name) for named in named_components(options)}
+
+
+def scorer_component_files(wildcards):
+    """The files of these on this machine."""
+    return [
+        path
+        for name in sorted(scorer_components(wildcards))
+        for path in component_files(name)
+    ]
+
+
+def scored_with(wildcards):
+    """The digest of a scorer's options and versions."""
+    return scorer_digest(project_of(wildcards), wildcards.scorer)
+
+
+def all_scored_with(project):
+    """The same for each scorer of a dataset."""
+    return {
+        name: scorer_digest(project, name) for name in project.dataset.scorers.listed()
+    }

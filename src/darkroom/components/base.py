@@ -1,0 +1,65 @@
+"""Pretrained components by name: VAEs, text encoders, CLIPs, captioners and models to go on from.
+
+A field that names one says of which kind: `vae: Annotated[str, ComponentOf("vae")]`. One walk over the
+configuration finds them all, for the checks, a stage's settings, and whatever else depends on components.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel, Field, RootModel
+
+from darkroom.settings.base import Section
+
+Kind = Literal["vae", "text_encoder", "clip", "captioner", "aesthetic_head", "image_classifier", "model"]
+
+
+class Component(Section):
+    """A pretrained component: a folder on this machine, or a Hugging Face repository."""
+
+    kind: Kind
+    path: str = Field(
+        description="folder relative to the project's root or to a variable of the environment ($NAME/...),"
+        " or a repository's name"
+    )
+    revision: str | None = Field(None, description="commit of the repository")
+    subfolder: str | None = Field(None, description="folder inside the repository")
+
+
+class Components(RootModel[dict[str, Component]]):
+    """`config/components.yaml`: name -> component."""
+
+
+@dataclass(frozen=True)
+class ComponentOf:
+    """Marks a field that holds the name of a component of this kind."""
+
+    kind: Kind
+
+
+class Named(NamedTuple):
+    """A component that the configuration names: under which key (of a list: the list's), and of which kind."""
+
+    key: str
+    name: str
+    kind: Kind
+
+
+def named_components(section: Any, key: str = "") -> Iterator[Named]:
+    """The components that a section and those inside it name, in the order of the fields."""
+    for item in section if isinstance(section, tuple) else ():
+        yield from (named._replace(key=key) for named in named_components(item))
+    for name, field in type(section).model_fields.items() if isinstance(section, BaseModel) else ():
+        value, place = getattr(section, name), f"{key}.{name}".lstrip(".")
+        kinds = [mark.kind for mark in _marks(field) if isinstance(mark, ComponentOf)]
+        if kinds and value is not None:
+            yield Named(place, value, kinds[0])
+        elif isinstance(value, BaseModel | tuple):
+            yield from named_components(value, place)
+
+
+def _marks(field: Any) -> list[Any]:
+    """The marks of a field, and of the types it may have: `Annotated[str, mark] | None` too."""
+    nested = [mark for choice in get_args(field.annotation) for mark in getattr(choice, "__metadata__", ())]
+    return [*field.metadata, *nested]

@@ -1,0 +1,132 @@
+"""Whether a component is there and is what its kind needs, told before any job by its files' names and headers.
+
+No weights are loaded, and neither torch nor transformers is imported.
+"""
+
+import json
+import re
+import struct
+from pathlib import Path
+
+from darkroom.components.base import Component
+from darkroom.settings.paths import local_path
+
+# Kind -> what a folder of it holds; of names that stand together one is enough.
+NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "vae": (("config.json",), ("diffusion_pytorch_model.safetensors",)),
+    "text_encoder": (("model.safetensors", "model.safetensors.index.json"),),
+    "clip": (("model.safetensors",), ("preprocessor_config.json", "processor_config.json")),
+    "captioner": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
+    "aesthetic_head": (("model.safetensors",),),
+    "image_classifier": (
+        ("config.json",),
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("preprocessor_config.json", "processor_config.json"),
+    ),
+    "model": (("config.json", "model_index.json", "unet/config.json", "transformer/config.json"),),
+}
+_TOKENIZERS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_TIMEOUT_S = 5.0
+# A header names every tensor; the longest in use are a few MB.
+_MAX_HEADER_BYTES = 100_000_000
+
+
+def check_component(component: Component) -> None:
+    """Refuse a component that is not there, or lacks what its kind needs.
+
+    Raises:
+        ValueError: says what is missing, and what would be right.
+    """
+    folder = local_path(component.path)
+    if not folder.is_dir():
+        cached = _check_repository(component)
+        if cached is None:
+            return
+        folder = cached
+    if component.subfolder:
+        folder = folder / component.subfolder
+        if not folder.is_dir():
+            raise ValueError(f"{component.path} has no subfolder {component.subfolder}")
+    for names in NEEDS[component.kind]:
+        if not any((folder / name).is_file() for name in names):
+            raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has")
+    if component.kind in ("text_encoder", "clip"):
+        tokenizer_folder(folder)
+    for path in sorted(folder.glob("*.safetensors")):
+        check_safetensors(path)
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a text encoder's tokenizer lies: with it, or beside it, `tokenizer_2` beside `text_encoder_2`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    ending = folder.name.removeprefix("text_encoder") if folder.name.startswith("text_encoder") else ""
+    beside = folder.parent / f"tokenizer{ending}"
+    for candidate in (folder, beside):
+        if any(all((candidate / name).is_file() for name in names) for names in _TOKENIZERS):
+            return candidate
+    raise ValueError(
+        f"{folder} has no tokenizer (vocab.json and merges.txt, or tokenizer.json), nor has {beside}"
+    )
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a file of weights that is cut short, or a pointer to one (Git LFS), by its header and size.
+
+    Raises:
+        ValueError: names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = file.read(8)
+        length = struct.unpack("<Q", begin)[0] if len(begin) == 8 else size
+        if begin == b"version ":
+            raise ValueError(f"{path} is a pointer of Git LFS, not the file: `git lfs pull` fetches it")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise ValueError(f"{path} is no whole safetensors file; fetch it again")
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            raise ValueError(f"{path} is no safetensors file; fetch it again") from None
+    end = 8 + length + max(ends, default=0)
+    if end != size:
+        raise ValueError(f"{path} has {size:,} bytes and should have {end:,}; fetch it again")
+
+
+def _check_repository(component: Component) -> Path | None:
+    """The folder of a repository that was fetched before; None of one that the hub has.
+
+    Raises:
+        ValueError: it is no repository's name, has no commit, or is not within reach.
+    """
+    path, revision = component.path, component.revision
+    if not _REPOSITORY.fullmatch(path):
+        raise ValueError(f"path: no folder {path} here, and it is no repository's name (owner/name)")
+    if revision is not None and not _COMMIT.fullmatch(revision):
+        raise ValueError(
+            f"no folder {path} here, and of a repository of Hugging Face `revision` should be a commit, 40 hex"
+            f" digits; it is {revision}"
+        )
+    from huggingface_hub import HfApi, constants
+
+    known = Path(constants.HF_HUB_CACHE, f"models--{path.replace('/', '--')}")
+    reference = known / "refs/main"
+    commit = revision or (reference.read_text().strip() if reference.is_file() else "")
+    if commit and (known / "snapshots" / commit).is_dir():
+        return known / "snapshots" / commit
+    try:
+        HfApi().model_info(path, revision=revision, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:
+        # Its own errors, those of the network, and of its being told to stay offline.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"no folder {path} here, nor a repository of Hugging Face within reach: {reason}"
+        ) from None
+    return None

@@ -1,0 +1,1 @@
+"""What a trained model is written as, and loaded from: one file for each format."""

@@ -1,0 +1,79 @@
+"""What a metric is: its section of the configuration, what it looks at, how it measures, what reports call it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+from darkroom.benchmarks.base import Record
+from darkroom.components.base import Component
+from darkroom.metrics.references import References
+from darkroom.settings.base import Section
+from darkroom.store.drawn import Drawn
+
+# by_task: each task's share, their mean and that of all pictures; mean: of all pictures; distance: one number of
+# a whole set of pictures.
+Summary = Literal["by_task", "mean", "distance"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a metric may look at.
+
+    Attributes:
+        drawn: model -> its pictures, the same prompts and numbers of each.
+        records: the prompts, in their order.
+        components: the components that the metric's section names.
+        references: real pictures; None unless the metric asks for them.
+    """
+
+    drawn: Mapping[str, Drawn]
+    records: Sequence[Record]
+    components: Mapping[str, Component] = field(default_factory=dict)
+    references: References | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric found.
+
+    Attributes:
+        table: a row for each picture (model, prompt_index, picture, and the metric's columns; null where it
+            says nothing of a prompt), or for a distance a row for each model (model, and its column).
+        protocol: all that the numbers depend on besides the pictures; `definition` says it in words.
+        counts: for the manifest.
+    """
+
+    table: pl.DataFrame
+    protocol: Mapping[str, Any]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A kind of score.
+
+    Attributes:
+        name: its key in the configuration, in metrics.json and in protocols.
+        section: its options.
+        measure: (section, inputs) -> what it found.
+        label: what reports call it.
+        direction: which numbers are better.
+        digits: decimals in reports; of a share, of its percentage.
+        summary: how its values become scores.
+        column: the one of its columns that is scored.
+        references: whether it looks at real pictures.
+        silent_on: why it says nothing of these prompts, or "" where it does.
+    """
+
+    name: str
+    section: type[Section]
+    measure: Callable[[Any, Inputs], Measured]
+    label: str
+    direction: Literal["higher", "lower"]
+    digits: int
+    summary: Summary
+    column: str
+    references: bool = False
+    silent_on: Callable[[Sequence[Record]], str] = lambda records: ""

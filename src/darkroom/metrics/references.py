@@ -1,0 +1,78 @@
+"""Real pictures to compare with: the first kept ones by uid, resized and cropped as training saw them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from darkroom.apportion import apportion
+from darkroom.store import TarReader, read_table
+from darkroom.store.pictures import decode_picture
+
+_PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
+
+
+@dataclass(frozen=True)
+class References:
+    """Where real pictures come from: download tables, their tars and bucket tables, part by part.
+
+    Where they are of several datasets, `owners` names each part's, and `samples` says how many samples of each a
+    training saw: as many of the pictures are of each as that is of all samples.
+    """
+
+    tables: Sequence[str | Path]
+    tars: Sequence[str | Path]
+    buckets: Sequence[str | Path]
+    owners: Sequence[str] = ()
+    samples: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.tables) == len(self.tars) == len(self.buckets) > 0:
+            raise ValueError(
+                f"{len(self.tables)} download tables, {len(self.tars)} tars and {len(self.buckets)} bucket"
+                " tables; one of each for every part is needed"
+            )
+
+
+def choose(references: References, number: int) -> pl.DataFrame:
+    """The first `number` pictures by uid that have a bucket: uid, row, part, offset, size and their crop.
+
+    Of several datasets the first of each, in the shares that the training had; fewer in all, where a dataset has
+    not enough for its share.
+
+    Raises:
+        ValueError: fewer than two pictures have a bucket.
+    """
+    parts = []
+    for index, (table, buckets) in enumerate(zip(references.tables, references.buckets, strict=True)):
+        places = read_table(buckets, ["uid", "row", *_PLACE]).drop_nulls()
+        stored = read_table(table, ["uid", "row", "width", "height", "offset", "size"])
+        parts.append(places.join(stored, on=["uid", "row"]).with_columns(part=pl.lit(index)))
+    chosen = pl.concat(_first(references, parts, number))
+    if chosen.height < 2:
+        raise ValueError(f"{chosen.height} reference pictures have a bucket; distances need two or more")
+    return chosen
+
+
+def _first(references: References, parts: Sequence[pl.DataFrame], number: int) -> list[pl.DataFrame]:
+    """Of each dataset, the first pictures by uid."""
+    if not references.samples:
+        return [pl.concat(parts).sort("uid", "row").head(number)]
+    of_each = [
+        pl.concat(part for part, owner in zip(parts, references.owners, strict=True) if owner == name)
+        for name in references.samples
+    ]
+    wishes = list(references.samples.values())
+    enough = [of.height * sum(wishes) // wish for of, wish in zip(of_each, wishes, strict=True) if wish]
+    numbers = apportion(min(number, *enough), wishes)
+    return [of.sort("uid", "row").head(n) for of, n in zip(of_each, numbers, strict=True)]
+
+
+def read_references(references: References, chosen: pl.DataFrame) -> Iterator[np.ndarray]:
+    """The chosen pictures, uint8 (bucket_height, bucket_width, 3), part by part and by uid in each."""
+    for (part,), rows in chosen.sort("part", "uid", "row").group_by(["part"], maintain_order=True):
+        with TarReader(references.tars[int(str(part))]) as tar:
+            for row in rows.iter_rows(named=True):
+                yield decode_picture(tar.read(row["offset"], row["size"]), row)

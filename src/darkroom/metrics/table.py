@@ -1,0 +1,33 @@
+"""The table of metrics: `measure` names those of a run. A new one is a file beside it and a place in it.
+
+A metric's `SPEC` says its options, what it looks at, how it measures and what reports call it; configuration,
+rules, evaluation, report and README follow from the table.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from darkroom.benchmarks.base import Record
+from darkroom.kinds import table
+from darkroom.metrics import clip_score, cmmd, frechet, geneval, kernel, manifold
+
+METRICS = table(
+    "darkroom.metrics",
+    geneval.SPEC,
+    clip_score.SPEC,
+    frechet.SPEC,
+    kernel.SPEC,
+    cmmd.SPEC,
+    manifold.PRECISION,
+    manifold.RECALL,
+    manifold.DENSITY,
+    manifold.COVERAGE,
+)
+"""By name, in the order of reports."""
+
+
+def split_by_applicability(
+    names: Iterable[str], records: Sequence[Record]
+) -> tuple[list[str], dict[str, str]]:
+    """The metrics of these that say something of the prompts, and why the others do not."""
+    reasons = {name: METRICS[name].silent_on(records) for name in names}
+    return [n for n, reason in reasons.items() if not reason], {n: r for n, r in reasons.items() if r}

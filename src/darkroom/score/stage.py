@@ -1,0 +1,131 @@
+"""The score stage: the download's tables in, a file of columns for each scorer and part out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from darkroom import store
+from darkroom.components.base import Component
+from darkroom.scorers.base import Part, Scorer
+from darkroom.scorers.table import SCORERS
+
+Counts = dict[str, Any]
+
+_KEYS = ("uid", "row", "status")
+
+
+def score_part(
+    scorer: str,
+    options: Mapping[str, Any],
+    table: str | Path,
+    tar: str | Path | None,
+    out: str | Path,
+    components: Mapping[str, Component] = MappingProxyType({}),
+) -> Counts:
+    """Write uid, row and the scorer's columns of every row of a download table, sorted by uid.
+
+    Args:
+        scorer: a name of `SCORERS`, of one that scores parts.
+        options: its section of the configuration.
+        table: the part's download table.
+        tar: its pictures, for a scorer that reads pixels.
+        out: the file to write.
+        components: name -> component, of those that the options name.
+
+    Returns:
+        {scorer: {"rows": n, "unknown": {column: stored pictures without a value}, "not_finite": {column: n}}};
+        NaN and infinities are written as null, and those counted; the last two only where there are any.
+
+    Raises:
+        ValueError: the table lacks a column, or the scorer gives other columns or rows than it says.
+    """
+    spec = SCORERS[scorer]
+    rows = store.read_table(table, _columns(spec))
+    scores = _scores(spec, options, Part(rows, Path(tar) if tar is not None else None, components))
+    return _write(spec, rows, scores, out, sort_by="uid")
+
+
+def score_dataset(
+    scorer: str,
+    options: Mapping[str, Any],
+    tables: Sequence[str | Path],
+    out: str | Path,
+    before: Sequence[str | Path] = (),
+) -> Counts:
+    """As `score_part`, for a scorer that looks at the whole dataset at once; one file, sorted by row.
+
+    The rows of a round of retries have a file of their own, so that those of the rounds before it, whose tables
+    are `before`, keep theirs. The scorer sees them all.
+
+    Raises:
+        ValueError: `tables` is empty, or as in `score_part`.
+    """
+    if not tables:
+        raise ValueError("score: no tables; give the download table of every part")
+    spec = SCORERS[scorer]
+    rows = pl.concat([store.read_table(table, _columns(spec)) for table in (*before, *tables)])
+    num_new = sum(len(store.read_table(table, ["row"])) for table in tables)
+    scores = _scores(spec, options, Part(rows))
+    return _write(spec, rows.tail(num_new), scores.tail(num_new), out, sort_by="row")
+
+
+def gather(
+    path: str | Path,
+    parts: Sequence[str | Path],
+    made_with: Mapping[str, str],
+    params: Mapping[str, Any],
+    upstream: Mapping[str, str | Path],
+) -> Counts:
+    """Write the stage's manifest from those of its scorers' files, and return it.
+
+    Args:
+        path: the manifest.
+        parts: the manifests `part-00000.SCORER.json` and `SCORER.json`, in the same folder.
+        made_with: scorer -> digest of what it scores with now (`stages.scorer_digest`).
+        params, upstream: as `store.write_manifest` takes them.
+
+    Raises:
+        ValueError: a file was made with other options or by another version; names its manifest.
+    """
+    files: list[str | Path] = list(parts)
+    counts: Counts = {}
+    for part in parts:
+        body, scorer = store.read_manifest(part), Path(part).stem.rpartition(".")[2]
+        if body["settings"] != made_with[scorer]:
+            raise ValueError(
+                f"{part}: made with other options than {scorer} has now, or by another version; remove it and run"
+                " `snakemake score`"
+            )
+        files += [Path(path).parent / name for name in body["files"]]
+        store.add_counts(counts, body["counts"])
+    return store.write_manifest(
+        path, stage="score", params=params, upstream=upstream, files=files, counts=counts
+    )
+
+
+def _columns(spec: Scorer) -> list[str]:
+    pictures = ("offset", "size") if spec.reads == "pixels" else ()
+    return list(dict.fromkeys((*_KEYS, *spec.needs, *pictures)))
+
+
+def _scores(spec: Scorer, options: Mapping[str, Any], part: Part) -> pl.DataFrame:
+    scores = spec.score(spec.section.model_validate(options), part)
+    wanted = pl.Schema({column: getattr(pl, kind) for column, kind in spec.columns.items()})
+    if scores.schema != wanted or scores.height != part.rows.height:
+        raise ValueError(
+            f"the scorer {spec.name} gives {scores.height} rows of {dict(scores.schema)}; it should give"
+            f" {part.rows.height} of {dict(wanted)}"
+        )
+    return scores
+
+
+def _write(spec: Scorer, rows: pl.DataFrame, scores: pl.DataFrame, out: str | Path, sort_by: str) -> Counts:
+    finite, not_finite = store.finite(scores)
+    store.write_table(out, pl.concat([rows.select("uid", "row"), finite], how="horizontal"), sort_by=sort_by)
+    stored = finite.filter(rows["status"] == "ok")
+    unknown = {name: n for name in spec.columns if (n := stored[name].null_count())}
+    more = {"unknown": unknown, "not_finite": not_finite}
+    return {spec.name: {"rows": rows.height, **{name: counts for name, counts in more.items() if counts}}}

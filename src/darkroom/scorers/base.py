@@ -1,0 +1,84 @@
+"""What a scorer is: one spec with its options, the columns that it makes, and how it makes them.
+
+A scorer judges every picture of the list by numbers, text or booleans, which `keep` may then name. Its file holds
+all of it. A scorer's options alone decide when it scores again, not what `keep` says of its columns.
+
+The tables of scorers are read with the configuration: what imports polars or more does so inside functions.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from darkroom.components.base import Component
+from darkroom.settings.base import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+# The type of a column, by its name in polars.
+Type = Literal["Int32", "Int64", "Float32", "Float64", "String", "Boolean"]
+# `table`: the part's download table. `pixels`: its stored pictures too. `dataset`: the tables of all parts; what
+# it says of a row is for the rows up to the end of its part to decide: where a list grows, what was made stays.
+Reads = Literal["table", "pixels", "dataset"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a scorer is given: the rows of one part, or of all of them, sorted by uid within a part.
+
+    rows: uid, row, status and the columns that the scorer `needs`.
+    tar: the part's pictures, for a scorer that reads pixels.
+    components: name -> pretrained component, of those that the scorer's options name.
+    """
+
+    rows: "pl.DataFrame"
+    tar: Path | None = None
+    components: Mapping[str, Component] = field(default_factory=dict)
+
+    def pictures(self) -> Iterator[tuple[int, bytes]]:
+        """(place in `rows`, JPEG) of every stored picture, in the order of the tar."""
+        from darkroom.store import TarReader
+
+        assert self.tar is not None, "only for a scorer that reads pixels"
+        columns = ("status", "offset", "size")
+        with TarReader(self.tar) as tar:
+            for place, (status, offset, size) in enumerate(self.rows.select(columns).iter_rows()):
+                if status == "ok":
+                    yield place, tar.read(offset, size)
+
+    def images(self) -> Iterator[tuple[int, "np.ndarray"]]:
+        """(place in `rows`, uint8 RGB (height, width, 3)) of every stored picture, as `pictures` does."""
+        import numpy as np
+        from PIL import Image
+
+        for place, jpeg in self.pictures():
+            with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+                yield place, np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One kind of scorer.
+
+    Args:
+        name: its key under `scorers`.
+        section: its options.
+        columns: the columns that it makes, with their types.
+        reads: what it looks at.
+        needs: columns of the download table that it wants besides uid, row and status.
+        score: options and part -> a table with the columns, one row a row of the part, in their order. A row
+            that has no value, as one without a picture, is null.
+        version: raised by whoever changes what it writes; its columns are then made again.
+    """
+
+    name: str
+    section: type[Section]
+    columns: Mapping[str, Type]
+    reads: Reads
+    needs: tuple[str, ...]
+    score: Callable[[Any, Part], "pl.DataFrame"]
+    version: int = 1

@@ -1,0 +1,20 @@
+"""The table of scorers: `scorers` of a dataset names those that are computed.
+
+Other packages add theirs by an entry point of the group `darkroom.scorers`, see `darkroom.kinds`.
+"""
+
+from darkroom.kinds import table
+from darkroom.scorers import aesthetic, caption, clip_similarity, duplicate, quality, size, unsafe, watermark
+from darkroom.scorers.base import Scorer
+
+SCORERS: dict[str, Scorer] = table(
+    "darkroom.scorers",
+    size.SPEC,
+    duplicate.SPEC,
+    quality.SPEC,
+    caption.SPEC,
+    clip_similarity.SPEC,
+    aesthetic.SPEC,
+    watermark.SPEC,
+    unsafe.SPEC,
+)

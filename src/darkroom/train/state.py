@@ -1,0 +1,92 @@
+"""The state of a training: everything that its next step depends on, as checkpoints keep it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from darkroom.train.checkpoint import LoadedCheckpoint
+from darkroom.train.parallel import shard_like
+from darkroom.train.record import History
+from darkroom.train.sharded_tensors import ShardedTensors
+
+_MODULES, _HISTORY = ("weights", "ema"), "history"
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Weights, their average, the optimizers' moments and the history of all steps.
+
+    model, average: whole, or this rank's shards.
+    """
+
+    model: nn.Module
+    average: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    history: History
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it by name; no copies."""
+        tensors = {f"weights/{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"ema/{name}": t for name, t in self.average.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(weight, {}).items():
+                    # bitsandbytes counts steps in a plain number.
+                    is_tensor = isinstance(value, torch.Tensor)
+                    tensors[f"{key}/{name}"] = value if is_tensor else torch.tensor(value)
+        return tensors | {_HISTORY: self.history.done()}
+
+    def restore(self, saved: LoadedCheckpoint) -> None:
+        """Go on from a checkpoint of this training, in place."""
+        self.history.restore(saved.tensors[_HISTORY])
+        self.load(saved)
+
+    def load(self, saved: LoadedCheckpoint, with_moments: bool = True) -> None:
+        """Take weights, average and moments from a checkpoint, each rank's shards where they are sharded.
+
+        A weight whose moments are not there starts without.
+
+        Raises:
+            RuntimeError, KeyError: the checkpoint is of another model.
+        """
+        kinds: dict[str, set[str]] = {}
+        for name in saved.tensors:
+            kind, _, rest = name.partition("/")
+            kinds.setdefault(kind, set()).add(rest)
+        for module, kind in zip((self.model, self.average), _MODULES, strict=True):
+            like = module.state_dict()
+            module.load_state_dict(
+                {name: shard_like(saved.tensors, f"{kind}/{name}", like.get(name)) for name in kinds[kind]}
+            )
+        if with_moments:
+            moments = {k: names for k, names in kinds.items() if k not in (*_MODULES, _HISTORY)}
+            self._load_moments(saved.tensors, moments)
+
+    def _load_moments(self, saved: ShardedTensors, moments: dict[str, set[str]]) -> None:
+        names = {weight: name for name, weight in self.model.named_parameters()}
+        for optimizer in self.optimizers:
+            flat = [weight for group in optimizer.param_groups for weight in group["params"]]
+            state: dict[str, Any] = optimizer.state_dict()
+            state["state"] = {
+                place: {
+                    kind: _moment(saved, f"{kind}/{names[weight]}", weight)
+                    for kind, found in moments.items()
+                    if names[weight] in found
+                }
+                for place, weight in enumerate(flat)
+            }
+            optimizer.load_state_dict(state)
+
+
+def _moment(saved: ShardedTensors, name: str, weight: torch.Tensor) -> torch.Tensor | int:
+    """A moment laid out as its weight; what has another shape, as the count of steps, is no part of a shard.
+
+    What was a plain number becomes one again: bitsandbytes counts steps so, and torch in float32.
+    """
+    if saved.shape(name) == tuple(weight.shape):
+        return shard_like(saved, name, weight)
+    whole = saved[name]
+    return int(whole) if whole.dtype == torch.int64 and not whole.ndim else whole

@@ -1,0 +1,94 @@
+"""One training on a page: from step 0, a checkpoint or an earlier phase to the last step, or to a signal."""
+
+from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint
+from darkroom.train.distributed import StopVote, broadcast_from_first
+from darkroom.train.loader import BatchMaker, Loader
+from darkroom.train.outputs import Outputs
+from darkroom.train.paired import make_plan
+from darkroom.train.parallel import DistributedModel
+from darkroom.train.record import History
+from darkroom.train.seen import find_samples_seen
+from darkroom.train.signals import Stopped, stop_signals
+from darkroom.train.state import TrainState
+from darkroom.train.step import Stepper, make_optimizers
+from darkroom.train.training import Training, TrainingRun
+
+
+class Trainer:
+    """Trains a network: the same training gives the same bytes, however often it is stopped and started.
+
+    Every rank makes one. `plan` says which pictures make each batch, `state` is all that the next step depends on.
+
+    Raises:
+        ValueError: options that do not fit the data or the number of ranks.
+    """
+
+    def __init__(self, training: Training, run: TrainingRun) -> None:
+        self.training, self.run, self.settings = training, run, training.settings
+        buckets, size = training.samples.uids, self.settings.global_batch_size
+        before = 0 if training.initial is None else -(-training.initial.num_samples // size)
+        self.plan = make_plan(training.seed, size, buckets, training.priors, before, training.mixture)
+        self.model = DistributedModel(training.model, training.average, self.settings, run.ranks)
+        optimizers = make_optimizers(training.model, self.settings)
+        self.history = History(self.settings, run.ranks)
+        self.state = TrainState(self.model.model, self.model.average, optimizers, self.history)
+
+    def train(self) -> History:
+        """Train to the last step; returns the history of all steps since step 0.
+
+        Raises:
+            RuntimeError: the loss is not finite, or another rank failed.
+            Stopped: a signal came and all is saved; a SystemExit with code 75.
+        """
+        self._restore()
+        if self.history.num_done < self.settings.num_steps:
+            self._go_on()
+        with self.model.whole_average():
+            return self.history
+
+    def _restore(self) -> None:
+        """Take over the state of the newest checkpoint, or else that of the phase before."""
+        folder, initial = self.run.folder, self.training.initial
+        step = broadcast_from_first(
+            lambda: newest_checkpoint(folder, self.run.log, set_aside=True), self.run.ranks
+        )
+        if step is not None:
+            self.state.restore(read_checkpoint(checkpoint_folder(folder, step)))
+        elif initial is not None:
+            initial.load_into(self.state, self.settings.carry_optimizer)
+            self.run.log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
+
+    def _go_on(self) -> None:
+        """The steps that are left: batch, step, record, save."""
+        training, settings, ranks = self.training, self.settings, self.run.ranks
+        steps_before = 0 if training.initial is None else training.initial.num_steps
+        state = self.state
+        stepper = Stepper(
+            self.model.for_training(),
+            state.optimizers,
+            state.average,
+            settings,
+            ranks.world_size,
+            steps_before,
+        )
+        batches = BatchMaker(training.samples, self.plan, settings, training.seed, ranks)
+        vote, seen = StopVote(ranks), find_samples_seen(self.run.folder, ranks)
+        outputs = Outputs(self.model, state, settings, self.run)
+        with stop_signals() as stop, outputs:
+            if ranks.world_size > 1 and not self.model.is_sharded:
+                stepper.warm_up(batches.make(0))
+            with Loader(batches, self.history.num_done, stepper.device.type == "cuda") as loader:
+                for batch in loader:
+                    step = batch.step + 1
+                    is_skipped = step in settings.skip_steps
+                    self.history.add(stepper.skipped() if is_skipped else stepper.step(batch))
+                    if seen is not None and not is_skipped:
+                        seen.add(batch)
+                    is_stopped = vote.count(stop.received) and step < settings.num_steps
+                    outputs.after(step, is_stopped, loader.seconds_waited)
+                    if is_stopped:
+                        if ranks.is_first:
+                            self.run.log(
+                                f"train: stopped by a signal after step {step}; start it again to go on"
+                            )
+                        raise Stopped(step)

@@ -1,0 +1,89 @@
+"""What a change of scorers and criteria makes again: never a download, and of the scores only its own."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import TinyProject, made_once
+
+from darkroom.store import read_manifest, read_table
+
+pytestmark = pytest.mark.slow
+DATASET = "config/datasets/demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def filtered(
+    make_tiny_project: Callable[[str], TinyProject], tmp_path_factory: pytest.TempPathFactory
+) -> TinyProject:
+    """A tiny project after `snakemake filter`."""
+    project = make_tiny_project("filtered")
+    # As inside `dvc repro`: what is recorded in DVC is tested elsewhere.
+    project.variables = {"DVC_STAGE": "filter"}
+    return made_once(project, tmp_path_factory, "snakemake", "filter")
+
+
+@pytest.fixture
+def changeable(filtered: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """A copy of it that a test may change."""
+    copy = filtered.copy(tmp_path / "copy")
+    yield copy
+    shutil.rmtree(copy.folder)
+
+
+def planned(project: TinyProject) -> tuple[set[str], set[str]]:
+    """The rules that `snakemake -n filter` would run, and the scorers that would be asked."""
+    output = project.run("snakemake", "-n", "filter")
+    rules = set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"filter"}
+    return rules, set(re.findall(r"scorer=(\w+)", output))
+
+
+def test_a_criterion_changes_the_selection_alone_whatever_column_it_names(changeable: TinyProject) -> None:
+    assert planned(changeable) == (set(), set())
+    keep = changeable.read(DATASET)["keep"]
+    for more in ({"column": "WIDTH", "min": 1}, {"column": "caption", "matches": "[a-z]"}):
+        keep = [*keep, more]
+        changeable.edit(DATASET, {"keep": keep})
+        assert planned(changeable) == ({"filter_part", "filter_manifest"}, set())
+    changeable.run("snakemake", "filter")
+    folder = changeable.folder / "results/datasets/demo/filter"
+    labels = set(read_manifest(folder / "manifest.json")["counts"]["dropped"])
+    assert labels == {"download", *(each.get("name", each["column"]) for each in keep)}
+    assert planned(changeable) == (set(), set())
+
+
+def test_a_new_scorer_and_its_options_score_with_it_alone_and_fetch_nothing(changeable: TinyProject) -> None:
+    changeable.edit(DATASET, {"scorers": {"quality": {}}})
+    assert planned(changeable) == ({"score_part", "score_manifest", "filter_manifest"}, {"quality"})
+    keep = [*changeable.read(DATASET)["keep"], {"column": "entropy", "min": 1.0, "unknown": "drop"}]
+    changeable.edit(DATASET, {"keep": keep})
+    changeable.run("snakemake", "filter")
+    dataset = changeable.folder / "results/datasets/demo"
+    for part in ("part-00000", "part-00001"):
+        told = read_table(dataset / f"filter/{part}.parquet").join(
+            read_table(dataset / f"score/{part}.quality.parquet"), on="uid"
+        )
+        assert (told["entropy"] < 1).fill_null(False).equals(told["fails_entropy"])
+        assert told.filter(status="ok")["entropy"].null_count() == 0
+    changeable.edit(DATASET, {"scorers": {"quality": {"side_px": 64}}})
+    assert planned(changeable) == (
+        {"score_part", "score_manifest", "filter_part", "filter_manifest"},
+        {"quality"},
+    )
+
+
+def test_a_filter_that_keeps_nothing_fails_and_says_which_criterion(changeable: TinyProject) -> None:
+    keep = [{"column": "min_side_px", "min": 40}, {"column": "aspect_ratio", "max": 0.5}]
+    changeable.edit(DATASET, {"keep": keep})
+    output = changeable.run("snakemake", "filter", check=False)
+    assert re.search(r"nothing is kept of 208 rows; the last \d+ fell to 'aspect_ratio'", output)
+    assert not (changeable.folder / "results/datasets/demo/filter/funnel.json").exists()
+
+
+def test_a_criterion_on_a_column_that_is_not_there_fails_the_dry_run(changeable: TinyProject) -> None:
+    changeable.edit(DATASET, {"keep": [{"column": "pwatermarks", "max": 0.5}]})
+    output = changeable.run("snakemake", "-n", check=False)
+    told = "config/datasets/demo.yaml: keep.0.column: no column 'pwatermarks'; did you mean 'pwatermark'?"
+    assert told in output and "Traceback" not in output
