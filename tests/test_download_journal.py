@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import polars as pl
 import pytest
@@ -16,8 +18,15 @@ from test_download_server import GOOD, Handler, Server, serving, settings
 
 from darkroom import store
 from darkroom.download.decoders import Picture
+from darkroom.download.driven import Fetching
 from darkroom.download.journal import Journal, forget, journal_folder
-from darkroom.download.stage import FEWEST_FAILURES, TooManyFailures, download_part
+from darkroom.download.stage import (
+    FEWEST_FAILURES,
+    MOST_DEATHS,
+    TooManyFailures,
+    download_part,
+    fetch_what_is_missing,
+)
 from darkroom.download.status import Failure
 from darkroom.settings.download import Download
 
@@ -125,21 +134,37 @@ def test_a_job_that_is_asked_to_end_does_so_at_once_and_blames_no_row(server: Se
         assert set(journal.outcomes) == {0, 1} and journal.deaths == {}
 
 
-def test_a_row_that_kills_its_job_is_tried_once_more_alone_and_then_marked(
+def test_a_row_that_kills_its_job_is_tried_three_times_more_alone_and_then_marked(
     server: Server, tmp_path: Path
 ) -> None:
     names = [f"/{i}.jpg" for i in range(8)]
     for name in names:
         server.routes[name] = server.routes["/good.jpg"]
     urls = listed(tmp_path / "urls.parquet", names)
-    for _ in range(2):
+    for _ in range(4):
         assert child(urls, tmp_path / "out", server, "/5.jpg").wait() == -signal.SIGKILL
     assert child(urls, tmp_path / "out", server, "/5.jpg").wait() == 0
     table = store.read_table(tmp_path / "out/part-00000.parquet").sort("row")
     assert table["status"].to_list() == [*["ok"] * 5, "job_died", "ok", "ok"]
-    assert "again while no other was" in table["error"][5]
+    assert "4 times, and no other but the first time" in table["error"][5]
     # Nothing else was fetched more than once more than its share of the first crash.
     assert all(server.requests[name] <= 2 for name in names if name != "/5.jpg")
+
+
+def test_of_the_rows_that_jobs_died_with_those_with_the_fewest_deaths_go_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr("darkroom.download.stage.fetch_alone", lambda urls, _: tried.extend(urls))
+    monkeypatch.setattr("darkroom.download.stage.fetch_and_decode", lambda *_: None)
+    with Journal(tmp_path / "journal", "digest") as journal:
+        journal.deaths = {0: 3, 1: 1, 2: 2, 4: 1}
+        fetching = cast(Fetching, SimpleNamespace(collector=journal))
+        fetch_what_is_missing({place: f"{HOST}/{place}" for place in range(5)}, journal, fetching, tmp_path)
+        assert tried == [1, 4, 2, 0] and journal.outcomes == {}
+        journal.deaths[0] = MOST_DEATHS
+        fetch_what_is_missing({0: HOST}, journal, fetching, tmp_path)
+        assert isinstance(found := journal.outcomes[0], Failure) and found.status == "job_died"
 
 
 @pytest.fixture

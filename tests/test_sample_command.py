@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from doc_pages import DOCS, ROOT, blocks, commands
 from PIL import Image
-from sample_folders import ours  # noqa: F401 - a fixture
+from sample_folders import ours, stable_diffusion  # noqa: F401 - fixtures
 from test_components import write_clip
 from test_sample_pipeline import build
 from typer.testing import CliRunner

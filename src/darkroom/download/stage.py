@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 """Fewer rows without an answer are no sign of a network that is down: a list's last part may have one row, and
 that row a dead server."""
+MOST_DEATHS = 4
+"""Jobs that may die with a row, the first with others in flight, the rest with it alone."""
 
 
 def download_part(
@@ -182,15 +184,17 @@ def fetch_what_is_missing(
 ) -> None:
     """Have the journal hold an outcome of every row.
 
-    Rows that were being fetched when a job died are tried alone before the others. If the job dies once more, that
-    row is to blame, and is not tried again.
+    Rows that were being fetched when a job died are tried alone before the others. A job may be killed at any
+    moment for other reasons, so only MOST_DEATHS put the blame on a row, and rows with fewer go first: what kills
+    jobs from outside is unlikely to find one row so often.
     """
     for place, number in sorted(journal.deaths.items()):
-        if number > 1:
-            sentence = "the job died while this row was fetched, and again while no other was"
+        if number >= MOST_DEATHS:
+            sentence = f"the job died while this row was fetched, {number} times, and no other but the first time"
             fetching.collector.keep(place, Failure(words.JOB_DIED, sentence))
     missing = {place: url for place, url in urls.items() if place not in journal.outcomes}
-    suspects = {place: url for place, url in missing.items() if place in journal.deaths}
+    held = sorted(missing.keys() & journal.deaths.keys(), key=lambda place: (journal.deaths[place], place))
+    suspects = {place: missing[place] for place in held}
     if suspects:
         _log.info("%d rows were being fetched when a job died; they are tried one at a time", len(suspects))
         fetch_alone(suspects, fetching)
