@@ -190,7 +190,9 @@ def fetch_what_is_missing(
     """
     for place, number in sorted(journal.deaths.items()):
         if number >= MOST_DEATHS:
-            sentence = f"the job died while this row was fetched, {number} times, and no other but the first time"
+            sentence = (
+                f"the job died while this row was fetched, {number} times, and no other but the first time"
+            )
             fetching.collector.keep(place, Failure(words.JOB_DIED, sentence))
     missing = {place: url for place, url in urls.items() if place not in journal.outcomes}
     held = sorted(missing.keys() & journal.deaths.keys(), key=lambda place: (journal.deaths[place], place))
