@@ -22,11 +22,12 @@ SRC = Path(__file__).parents[1] / "src"
 PLUGIN = '''
 from typing import Annotated, Literal
 
-from darkroom.captioners.base import Captioner, CaptionerSection, Generated, PictureError
+from darkroom.captioners.base import BatchedSection, Captioner, Generated
+from darkroom.captioners.batches import PictureError, in_batches
 from darkroom.components.base import ComponentOf
 
 
-class Sides(CaptionerSection):
+class Sides(BatchedSection):
     """Tells a picture's sides."""
 
     kind: Literal["sides"]
@@ -53,7 +54,7 @@ class Loaded:
         return [[Generated(f"{kind} of {h} px", 3, "stop") for _, h in prepared] for kind in ("much", "little")]
 
 
-SPEC = Captioner("sides", Sides, Loaded)
+SPEC = Captioner("sides", Sides, in_batches(Loaded))
 '''
 USE = """
 import sys

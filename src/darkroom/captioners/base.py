@@ -6,6 +6,7 @@ read with the configuration, by jobs that need no torch as well: import what is 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args
 
 from pydantic import Field
@@ -29,10 +30,15 @@ class CaptionerSection(Section):
     long_prompt: str = Field(description="request for the long caption")
     short_prompt: str = Field(description="request for the short caption")
     max_new_tokens: int = Field(96, ge=1, description="longest caption, tokens; longer is truncated")
-    batch_size: int = Field(64, ge=1, description="pictures a forward pass")
     strip_prefixes: tuple[str, ...] = Field(
         (), description="openings removed from the start of a caption, e.g. 'The image shows '"
     )
+
+
+class BatchedSection(CaptionerSection):
+    """Of a captioner that gets its pictures in batches, see `captioners.batches`."""
+
+    batch_size: int = Field(64, ge=1, description="pictures a forward pass")
 
 
 SectionT = TypeVar("SectionT", bound=CaptionerSection)
@@ -40,43 +46,71 @@ SectionT = TypeVar("SectionT", bound=CaptionerSection)
 
 @dataclass(frozen=True)
 class Generated:
-    """One generated text: "stop" when the model ended it, "length" when max_new_tokens did."""
+    """One generated text.
+
+    Args:
+        text: empty where there is none.
+        num_tokens: of the text; None where they are not known.
+        finish_reason: "stop" when the model ended it, "length" when max_new_tokens did; any other word says why
+            there is none.
+    """
 
     text: str
-    num_tokens: int
+    num_tokens: int | None
     finish_reason: str
 
 
-class PictureError(ValueError):
-    """A picture of a batch cannot be captioned; `place` is where in the batch it is."""
+class Pictures(Protocol):
+    """The pictures of a part that are to be captioned, in the order of their uids.
 
-    def __init__(self, place: int, message: str) -> None:
-        super().__init__(message)
-        self.place = place
+    Attributes:
+        where: the file that holds them, for messages.
+        uids: one a picture; its place here is what the methods take.
+        scratch: a folder that a captioner may make and keep things in until the part is finished; it is there
+            again, as it was left, where a job goes on after another that was killed.
+    """
+
+    where: str
+    uids: Sequence[str]
+    scratch: Path
+
+    def jpeg(self, place: int) -> bytes:
+        """A picture as it is stored, a JPEG; its sides are those that its table says. On any thread.
+
+        Raises:
+            ValueError: it is damaged, or not that of the table; names its uid.
+        """
+
+    def image(self, place: int) -> "Image":
+        """The same picture, RGB."""
+
+    def tell(self, num_captions: int) -> None:
+        """Say that so many more captions are there, for the log."""
 
 
 class Loaded(Protocol):
-    """A captioner that is ready: the same batch gives the same texts.
+    """A captioner that is ready. All but `captions` may be asked after it alone.
 
     Attributes:
         provenance: what wrote the captions: model, model_path, model_sha256, model_revision and library.
         decoding: how, beside the options that every captioner has.
-        computed_in: the type of its numbers, which all parts of a dataset must share.
+        counts: what it has to add to the counts of the part's manifest.
     """
 
-    provenance: Mapping[str, str | None]
-    decoding: Mapping[str, Any]
-    computed_in: str
+    @property
+    def provenance(self) -> Mapping[str, str | None]: ...
 
-    def prepare(self, pictures: "Sequence[Image]") -> Any:
-        """What `caption` needs of a batch of RGB pictures; called ahead, on another thread."""
+    @property
+    def decoding(self) -> Mapping[str, Any]: ...
 
-    def caption(self, prepared: Any) -> list[list[Generated]]:
-        """For each of KINDS the texts, in the order of the pictures.
+    @property
+    def counts(self) -> Mapping[str, Any]: ...
+
+    def captions(self, pictures: Pictures) -> Sequence[Sequence[Generated]]:
+        """For each picture, in their order, a text for each of KINDS.
 
         Raises:
-            PictureError: one picture cannot be captioned.
-            RuntimeError: the batch cannot, as where memory is too small.
+            ValueError: the part cannot be captioned; says why.
         """
 
 
@@ -88,7 +122,8 @@ class Captioner(Generic[SectionT]):
         name: what `recaption.kind` says.
         section: its section of the configuration, whose `kind` is the literal `name`.
         load: (options, name -> pretrained component, of those that the options name) -> the captioner. Raises
-            ValueError where a component is none for it.
+            ValueError where a component is none for it. `captioners.batches.in_batches` makes it of one that
+            captions batches.
     """
 
     name: str

@@ -14,7 +14,8 @@ from PIL.Image import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from darkroom.captioners.base import Generated, PictureError
+from darkroom.captioners.base import Generated
+from darkroom.captioners.batches import PictureError
 from darkroom.components.base import Component
 from darkroom.precision import resolve
 from darkroom.settings.paths import local_path

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from darkroom.captioners.base import Captioner, CaptionerSection, Generated
+from darkroom.captioners.base import BatchedSection, Captioner, Generated
+from darkroom.captioners.batches import in_batches
 from darkroom.components.base import Component, ComponentOf
 from darkroom.imports import quick_imports
 from darkroom.settings.base import ADDED
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class Transformers(CaptionerSection):
+class Transformers(BatchedSection):
     """A LLaVA-family captioner and its decoding."""
 
     kind: Annotated[Literal["transformers"], ADDED] = "transformers"
@@ -30,7 +31,7 @@ class Transformers(CaptionerSection):
 
 
 class _Loaded:
-    """See `captioners.base.Loaded`: every picture is read once, and both requests continue from there."""
+    """See `captioners.batches.Batched`: every picture is read once, and both requests continue from there."""
 
     def __init__(self, section: Transformers, component: Component) -> None:
         with quick_imports():
@@ -61,4 +62,4 @@ def _load(section: Transformers, components: Mapping[str, Component]) -> _Loaded
     return _Loaded(section, components[section.captioner])
 
 
-SPEC = Captioner("transformers", Transformers, _load)
+SPEC = Captioner("transformers", Transformers, in_batches(_load))

@@ -3,28 +3,27 @@
 import io
 import json
 import logging
+import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.captioners.base import KINDS, CaptionerSection, Generated, Loaded, PictureError
+from darkroom.captioners.base import KINDS, CaptionerSection, Generated, Loaded
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import Component
 from darkroom.recaption.quality import FLAGS, caption_flags, strip_prefix
-from darkroom.store import COMPUTED_IN, TarReader, read_table, sha256_json, write_table
+from darkroom.store import TarReader, read_table, sha256_json, write_table
 
 _MODEL = ("model", "model_path", "model_sha256", "model_revision")
-_BATCHES_AHEAD = 2
 _SECONDS_BETWEEN_LINES = 10.0
 
 _log = logging.getLogger(__name__)
 _Row = dict[str, Any]
-_Batch = tuple[list[_Row], Any]
 
 
 def recaption_part(
@@ -34,10 +33,11 @@ def recaption_part(
     settings: CaptionerSection,
     components: Mapping[str, Component],
     out: str | Path,
-) -> dict[str, int | dict[str, int]]:
+    keep_scratch: bool = False,
+) -> dict[str, Any]:
     """Caption the kept pictures of a part and write `out`, one row each, sorted by uid.
 
-    The alt-text is carried along as `caption_original` and is never part of a request. Batches are cut
+    The alt-text is carried along as `caption_original` and is never part of a request. Pictures are captioned
     in the order of (uid, row), so the same inputs give the same file. A flagged caption is kept.
 
     Args:
@@ -50,33 +50,35 @@ def recaption_part(
             KIND_finish_reason, KIND_num_tokens and KIND_flags, and where they come from: model,
             model_path, model_sha256, model_revision, long_prompt_sha256, short_prompt_sha256, decoding
             (JSON) and library.
+        keep_scratch: leave what the captioner kept beside `out` to the caller, who calls `forget`.
 
     Returns:
-        kept, captioned, and for each kind tokens and how many captions have each flag.
+        captioned, for each kind tokens and how many captions have each flag, and the captioner's own counts.
 
     Raises:
         ValueError: a picture cannot be read or captioned; names its uid. Nothing is written then.
     """
     rows = _kept_rows(table, selection)
     captioner = CAPTIONERS[settings.kind].load(settings, components)
-    progress, captions = _Progress(len(rows) * len(KINDS)), []
-    for batch, inputs in _batches(rows, tar, captioner, settings.batch_size):
-        try:
-            answers = captioner.caption(inputs)
-        except PictureError as error:
-            raise ValueError(f"{tar}: picture {batch[error.place]['uid']}: {error}") from error
-        except RuntimeError as error:
-            first, last = batch[0]["uid"], batch[-1]["uid"]
-            raise ValueError(
-                f"{tar}: captioning the pictures {first} to {last} failed: {error}; "
-                f"a smaller recaption.batch_size than {settings.batch_size} needs less memory"
-            ) from error
-        for place, row in enumerate(batch):
-            captions.append(_caption_row(row, [answer[place] for answer in answers], settings))
-        progress.add(len(batch) * len(KINDS))
+    with TarReader(tar) as reader:
+        pictures = _Pictures(rows, reader, str(tar), scratch_folder(out))
+        answers = captioner.captions(pictures)
+    captions = [_caption_row(row, texts, settings) for row, texts in zip(rows, answers, strict=True)]
     made = pl.DataFrame(captions, schema=_SCHEMA)
     write_table(out, made.with_columns(_provenance(settings, captioner)), sort_by=None)
-    return {**_counts(made), COMPUTED_IN: {captioner.computed_in: len(made)}}
+    if not keep_scratch:
+        forget(out)
+    return {**_counts(made), **captioner.counts}
+
+
+def scratch_folder(out: str | Path) -> Path:
+    """Where a captioner keeps things of a part until it is finished."""
+    return Path(out).parent / f".{Path(out).stem}.captions"
+
+
+def forget(out: str | Path) -> None:
+    """Remove what a captioner kept of a part that is finished."""
+    shutil.rmtree(scratch_folder(out), ignore_errors=True)
 
 
 def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
@@ -91,42 +93,53 @@ def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
     return found.sort("uid", "row").to_dicts()
 
 
-def _batches(rows: list[_Row], tar: str | Path, captioner: Loaded, batch_size: int) -> Iterator[_Batch]:
-    """Batches of rows with the model's inputs; a thread reads and resizes a bounded number ahead."""
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    with TarReader(tar) as reader, ThreadPoolExecutor(1) as ahead:
+class _Pictures:
+    """See `captioners.base.Pictures`."""
 
-        def prepare(chunk: list[_Row]) -> _Batch:
-            pictures = [_decode(reader.read(row["offset"], row["size"]), row, tar) for row in chunk]
-            return chunk, captioner.prepare(pictures)
+    def __init__(self, rows: Sequence[_Row], reader: TarReader, where: str, scratch: Path) -> None:
+        self.where, self.scratch = where, scratch
+        self.uids: Sequence[str] = [str(row["uid"]) for row in rows]
+        self._rows, self._reader, self._reading = rows, reader, threading.Lock()
+        self._progress = _Progress(len(rows) * len(KINDS))
 
-        waiting = [ahead.submit(prepare, chunk) for chunk in chunks[:_BATCHES_AHEAD]]
+    def jpeg(self, place: int) -> bytes:
+        content = self._read(place)
+        self._open(content, place).close()
+        return content
+
+    def image(self, place: int) -> Image.Image:
+        with self._open(self._read(place), place) as image:
+            try:
+                return image.convert("RGB")
+            except OSError as error:
+                raise self._undecoded(place, error) from error
+
+    def tell(self, num_captions: int) -> None:
+        self._progress.add(num_captions)
+
+    def _read(self, place: int) -> bytes:
+        with self._reading:
+            return self._reader.read(self._rows[place]["offset"], self._rows[place]["size"])
+
+    def _open(self, content: bytes, place: int) -> Image.Image:
+        """Its header is compared with the table before it is decoded."""
+        row = self._rows[place]
         try:
-            for number in range(len(chunks)):
-                batch = waiting.pop(0).result()
-                if number + _BATCHES_AHEAD < len(chunks):
-                    waiting.append(ahead.submit(prepare, chunks[number + _BATCHES_AHEAD]))
-                yield batch
-        finally:
-            for future in waiting:
-                future.cancel()
+            image = Image.open(io.BytesIO(content), formats=["JPEG"])
+        except (UnidentifiedImageError, OSError) as error:
+            raise self._undecoded(place, error) from error
+        if image.size != (row["width"], row["height"]):
+            raise ValueError(
+                f"{self.where}: picture {row['uid']} is {image.size[0]}x{image.size[1]} px, its table says "
+                f"{row['width']}x{row['height']}; make the download part again"
+            )
+        return image
+
+    def _undecoded(self, place: int, error: Exception) -> ValueError:
+        return ValueError(f"{self.where}: picture {self.uids[place]} cannot be decoded ({error})")
 
 
-def _decode(content: bytes, row: _Row, tar: str | Path) -> Image.Image:
-    """A picture of the tar, RGB; its header is compared with the table before it is decoded."""
-    try:
-        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            if image.size != (row["width"], row["height"]):
-                raise ValueError(
-                    f"{tar}: picture {row['uid']} is {image.size[0]}x{image.size[1]} px, its table says "
-                    f"{row['width']}x{row['height']}; make the download part again"
-                )
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{tar}: picture {row['uid']} cannot be decoded ({error})") from error
-
-
-def _caption_row(row: _Row, answers: list[Generated], settings: CaptionerSection) -> _Row:
+def _caption_row(row: _Row, answers: Sequence[Generated], settings: CaptionerSection) -> _Row:
     made: _Row = {"uid": row["uid"], "row": row["row"], "caption_original": row["caption"]}
     for kind, answer in zip(KINDS, answers, strict=True):
         text = strip_prefix(answer.text, settings.strip_prefixes)
@@ -153,7 +166,7 @@ _SCHEMA: dict[str, Any] = {
 
 
 def _provenance(settings: CaptionerSection, captioner: Loaded) -> list[pl.Expr]:
-    common = {name: getattr(settings, name) for name in ("batch_size", "max_new_tokens", "strip_prefixes")}
+    common = {name: getattr(settings, name) for name in ("max_new_tokens", "strip_prefixes")}
     decoding = json.dumps({**common, **captioner.decoding}, sort_keys=True, ensure_ascii=False)
     asked = {f"{kind}_prompt_sha256": sha256_json(getattr(settings, f"{kind}_prompt")) for kind in KINDS}
     values = {name: captioner.provenance[name] for name in _MODEL}
