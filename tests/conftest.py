@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Cluster, missing_programs
+from fetched import unpacked_wheel
 from filelock import FileLock
 from planner import Planner
 
@@ -124,6 +125,13 @@ class TinyProject:
         """Where a stage's files lie."""
         return self.folder / stage_folder(load_project(run, self.folder), stage)
 
+    def hide(self, module: str) -> None:
+        """Have programs that are started anew find a package not installed."""
+        (self.folder / "src/sitecustomize.py").write_text(
+            "import importlib.util\nfind = importlib.util.find_spec\n"
+            f"importlib.util.find_spec = lambda name, *rest: None if name == {module!r} else find(name, *rest)\n"
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -160,14 +168,21 @@ def make_tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return lambda name: TinyProject(tmp_path_factory.mktemp(name))
 
 
-def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *command: str) -> TinyProject:
-    """The project after a command. Of several workers the first runs it, and each has a copy of its own.
-
-    Those of `make test` on a cluster and the others share it too, in the folder that MADE_ONCE names.
-    """
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of these tests; of `make test`, for those on a cluster and the others."""
     base = tmp_path_factory.getbasetemp()
-    base = Path(os.environ.get(MADE_ONCE) or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base))
-    shared = base / f"made-{command[-1]}"
+    return Path(os.environ.get(MADE_ONCE) or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base))
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Requirement -> the folder of its unpacked wheel, fetched by the first who asks."""
+    return lambda requirement: unpacked_wheel(requirement, shared_folder(tmp_path_factory))
+
+
+def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *command: str) -> TinyProject:
+    """The project after a command. Of several workers the first runs it, and each has a copy of its own."""
+    shared = shared_folder(tmp_path_factory) / f"made-{command[-1]}"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             output, beside = project.run(*command), shared.with_suffix(".tmp")

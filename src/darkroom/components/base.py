@@ -6,11 +6,12 @@ configuration finds them all, for the checks, a stage's settings, and whatever e
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field, RootModel, model_validator
 
-from darkroom.settings.base import Section
+from darkroom.components.onnx import OnnxClassifier
+from darkroom.settings.base import ADDED, Section
 
 Kind = Literal["vae", "text_encoder", "clip", "captioner", "aesthetic_head", "image_classifier", "model"]
 
@@ -25,6 +26,15 @@ class Component(Section):
     )
     revision: str | None = Field(None, description="commit of the repository")
     subfolder: str | None = Field(None, description="folder inside the repository")
+    onnx: Annotated[OnnxClassifier | None, ADDED] = Field(
+        None, description="for an image_classifier that is an ONNX file; null: one as transformers saves it"
+    )
+
+    @model_validator(mode="after")
+    def _onnx_is_a_classifier(self) -> "Component":
+        if self.onnx is not None and self.kind != "image_classifier":
+            raise ValueError(f"onnx is for an image_classifier; this is a {self.kind}")
+        return self
 
 
 class Components(RootModel[dict[str, Component]]):

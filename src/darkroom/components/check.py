@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 
 from darkroom.components.base import Component
+from darkroom.components.onnx import check_onnx
+from darkroom.settings.extras import ONNX
 from darkroom.settings.paths import local_path
 
 # Kind -> what a folder of it holds; of names that stand together one is enough.
@@ -37,9 +39,11 @@ def check_component(component: Component) -> None:
     """Refuse a component that is not there, or lacks what its kind needs.
 
     Raises:
-        ValueError: says what is missing, and what would be right.
+        ValueError: says what is missing, and what would be right; also of a package to install.
     """
     folder = local_path(component.path)
+    if component.onnx is not None:
+        ONNX.require(f"an ONNX file such as {component.onnx.file}")
     if not folder.is_dir():
         cached = _check_repository(component)
         if cached is None:
@@ -49,13 +53,15 @@ def check_component(component: Component) -> None:
         folder = folder / component.subfolder
         if not folder.is_dir():
             raise ValueError(f"{component.path} has no subfolder {component.subfolder}")
-    for names in NEEDS[component.kind]:
+    for names in NEEDS[component.kind] if component.onnx is None else ((component.onnx.file,),):
         if not any((folder / name).is_file() for name in names):
             raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has")
     if component.kind in ("text_encoder", "clip"):
         tokenizer_folder(folder)
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(path)
+    if component.onnx is not None:
+        check_onnx(folder / component.onnx.file)
 
 
 def tokenizer_folder(folder: Path) -> Path:

@@ -51,6 +51,10 @@ def _download(component: Component) -> Path:
     folders = [f"{component.subfolder}/*", "tokenizer*/*"] if component.subfolder else ["*"]
     endings = (".safetensors", ".json", ".txt")
     patterns = [f"{folder}{ending}" for folder in folders for ending in endings]
+    if component.onnx is not None:
+        patterns = [
+            f"{component.subfolder}/{component.onnx.file}" if component.subfolder else component.onnx.file
+        ]
     try:
         return Path(snapshot_download(path, revision=component.revision, allow_patterns=patterns))
     except Exception as error:

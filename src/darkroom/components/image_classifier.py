@@ -1,4 +1,4 @@
-"""Loads image classifiers as transformers saves them, with their own preprocessing and classes by name."""
+"""Loads image classifiers, whose classes have names: as transformers saves them, or ONNX files."""
 
 import json
 from collections.abc import Sequence
@@ -10,43 +10,23 @@ import torch
 from torch import Tensor
 
 from darkroom.components.base import Component
+from darkroom.components.classifier import ImageClassifier
 from darkroom.components.files import component_folder, require_file
+from darkroom.components.onnx_classifier import load_onnx_classifier
 
 
-class ImageClassifier:
-    """A model with its preprocessing.
-
-    Args:
-        model: of a transformers class for image classification, float32.
-        processor: transformers' image processor of the same folder.
-        where: what messages call it.
-
-    Attributes:
-        labels: the names of its classes, in the order of its outputs.
-        is_multi_label: whether classes are judged apart (sigmoid), or one of them is true (softmax).
-    """
+class _Transformers(ImageClassifier):
+    """A classifier of transformers, float32, with the image processor of the same folder."""
 
     def __init__(self, model: Any, processor: Any, where: str) -> None:
-        self.model, self.processor, self.where = model, processor, where
         names = model.config.id2label
-        self.labels = tuple(str(names[i]) for i in range(model.config.num_labels))
-        self.is_multi_label = model.config.problem_type == "multi_label_classification"
-
-    def places(self, classes: Sequence[str]) -> list[int]:
-        """Where in the output the classes of these names are.
-
-        Raises:
-            ValueError: names the first that the model does not have, and those that it has.
-        """
-        for name in classes:
-            if self.labels.count(name) != 1:
-                how = "no class" if name not in self.labels else "several classes"
-                raise ValueError(f"{self.where} has {how} {name!r}; it has {', '.join(self.labels)}")
-        return [self.labels.index(name) for name in classes]
+        labels = [str(names[i]) for i in range(model.config.num_labels)]
+        super().__init__(labels, model.config.problem_type == "multi_label_classification", where)
+        self.model, self.processor = model, processor
 
     @torch.no_grad()
     def probabilities(self, images: Sequence[np.ndarray]) -> Tensor:
-        """uint8 RGB arrays (height, width, 3) of any sizes -> float32 (B, classes), on the CPU."""
+        """As of every `ImageClassifier`."""
         pixels = self.processor(images=[image.copy() for image in images], return_tensors="pt")[
             "pixel_values"
         ]
@@ -57,15 +37,18 @@ class ImageClassifier:
 
 def load_image_classifier(component: Component) -> ImageClassifier:
     """A classifier as `save_pretrained` leaves it: config.json with id2label, safetensors, its image processor.
+    Or, where the component has options for it, an ONNX file.
 
     It is on the GPU where there is one.
 
     Raises:
         ValueError: a file is missing, the folder's model is no classifier, or weights are missing.
     """
+    folder = component_folder(component, "image_classifier")
+    if component.onnx is not None:
+        return load_onnx_classifier(folder, component.onnx)
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    folder = component_folder(component, "image_classifier")
     require_file(folder, "config.json", "an image classifier's config.json")
     _refuse_other_models(folder)
     cls: Any = AutoModelForImageClassification
@@ -83,7 +66,7 @@ def load_image_classifier(component: Component) -> ImageClassifier:
     if loading["missing_keys"]:
         raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     model = model.eval().requires_grad_(False)
-    return ImageClassifier(model.to("cuda") if torch.cuda.is_available() else model, processor, str(folder))
+    return _Transformers(model.to("cuda") if torch.cuda.is_available() else model, processor, str(folder))
 
 
 def _refuse_other_models(folder: Path) -> None:
