@@ -2,9 +2,13 @@
 
 import numpy as np
 
+from darkroom.metrics import gaussians
 from darkroom.metrics.base import Inputs, Measured, Metric
 from darkroom.metrics.distances import checked, measure_distance
 from darkroom.metrics.embeddings import WithReferences
+
+# No CLIP has so many dimensions: what was measured in CLIP features keeps its bytes.
+_MANY_DIMENSIONS = 1536
 
 
 class FrechetDistance(WithReferences):
@@ -15,7 +19,8 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) with unbiased covariances, in float64.
 
     With S1 = L L^T the eigenvalues of S1 S2 are those of L^T S2 L, which is symmetric: no root of a matrix
-    that is not symmetric is taken, and covariances may be singular.
+    that is not symmetric is taken, and covariances may be singular. Of 1536 dimensions or more, `gaussians` has
+    a form that takes half the time.
 
     Args:
         real, generated: features, float, (pictures, dimensions), at least two rows each. Fewer rows
@@ -25,6 +30,8 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
         ValueError: the features do not fit each other.
     """
     real, generated = checked(real, generated)
+    if real.shape[1] >= _MANY_DIMENSIONS:
+        return gaussians.distance(gaussians.fitted(real), gaussians.fitted(generated))
     gap = real.mean(axis=0) - generated.mean(axis=0)
     first, second = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (real, generated))
     values, vectors = np.linalg.eigh(first)
