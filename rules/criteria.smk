@@ -33,6 +33,20 @@ def scorers_asked(project):
     return [name for name in listed if named & set(SCORERS[name].columns)]
 
 
+def refuse_scorers(project):
+    """Refuse those whose packages are not installed, before any job."""
+    for of in members(project, "score"):
+        for name in of.dataset.scorers.listed():
+            extra = SCORERS[name].extra
+            if extra is not None and workflow.is_main_process:
+                try:
+                    extra.require(name)
+                except ValueError as error:
+                    raise WorkflowError(
+                        f"config/datasets/{of.dataset_name}.yaml: scorers: {error}"
+                    ) from None
+
+
 def of_round(part):
     """What the name of a scorer's file begins with, of all parts of a round: nothing, or e.g. `part-r01.`."""
     return f"{part.rpartition('-')[0]}." if round_of(part) else ""

@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 import skimage
-from PIL import Image
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 
 from darkroom import store
 from darkroom.components.base import Component
@@ -29,6 +30,13 @@ def photograph(name: str) -> Image.Image:
     (path,) = Path(skimage.__file__).parent.glob(f"data/{name}.*")
     with Image.open(path) as image:
         return image.convert("RGB")
+
+
+def write_over(picture: Image.Image, text: str, at: tuple[float, float], height: float) -> None:
+    """Write half transparent white letters; place and height are shares of the picture's width and height."""
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(height * picture.height))
+    place = (at[0] * picture.width, at[1] * picture.height)
+    ImageDraw.Draw(picture, "RGBA").text(place, text, font=font, fill=(255, 255, 255, 160))
 
 
 def write_part(folder: Path, pictures: Sequence[Image.Image]) -> list[Image.Image]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from darkroom.components.base import Component
 from darkroom.settings.base import Section
+from darkroom.settings.extras import Extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +73,7 @@ class Scorer:
         needs: columns of the download table that it wants besides uid, row and status.
         score: options and part -> a table with the columns, one row a row of the part, in their order. A row
             that has no value, as one without a picture, is null.
+        extra: packages that it needs beyond darkroom's own; where they are missing no job starts.
         version: raised by whoever changes what it writes; its columns are then made again.
     """
 
@@ -81,4 +83,5 @@ class Scorer:
     reads: Reads
     needs: tuple[str, ...]
     score: Callable[[Any, Part], "pl.DataFrame"]
+    extra: Extra | None = None
     version: int = 1

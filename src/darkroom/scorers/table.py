@@ -4,7 +4,17 @@ Other packages add theirs by an entry point of the group `darkroom.scorers`, see
 """
 
 from darkroom.kinds import table
-from darkroom.scorers import aesthetic, caption, clip_similarity, duplicate, quality, size, unsafe, watermark
+from darkroom.scorers import (
+    aesthetic,
+    caption,
+    clip_similarity,
+    duplicate,
+    quality,
+    size,
+    text_in_picture,
+    unsafe,
+    watermark,
+)
 from darkroom.scorers.base import Scorer
 
 SCORERS: dict[str, Scorer] = table(
@@ -17,4 +27,5 @@ SCORERS: dict[str, Scorer] = table(
     aesthetic.SPEC,
     watermark.SPEC,
     unsafe.SPEC,
+    text_in_picture.SPEC,
 )
