@@ -48,7 +48,7 @@ def torchmetrics() -> Distance:
 
     def distance(real: np.ndarray, drawn: np.ndarray) -> float:
         metric = FrechetInceptionDistance(feature=Given(real.shape[1]), normalize=True)
-        metric = metric.set_dtype(torch.float64)
+        metric.set_dtype(torch.float64)
         metric.update(torch.from_numpy(real), real=True)
         metric.update(torch.from_numpy(drawn), real=False)
         return float(metric.compute())

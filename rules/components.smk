@@ -4,7 +4,7 @@ import functools
 from snakemake.exceptions import WorkflowError
 
 from darkroom.components.base import named_components
-from darkroom.components.check import check_component
+from darkroom.components.check import check_component, origin
 from darkroom.settings.paths import local_path
 from darkroom.stages import UPSTREAM, component_names
 
@@ -60,7 +60,8 @@ def refuse_component(name):
     try:
         local_path(COMPONENTS[name].path)
     except ValueError as error:
-        raise WorkflowError(f"config/components.yaml: {name}: path: {error}") from None
+        told = f"{error}{origin(COMPONENTS[name].kind)}"
+        raise WorkflowError(f"config/components.yaml: {name}: path: {told}") from None
     if workflow.is_main_process:
         try:
             check_component(COMPONENTS[name])

@@ -14,7 +14,7 @@ from darkroom.cli import app
 from darkroom.components.base import Component
 from darkroom.config.run import Measure
 from darkroom.evaluate.compare import compare
-from darkroom.metrics import clip_score, distances
+from darkroom.metrics import clip_score, embeddings
 from darkroom.metrics.base import Inputs, Measured, Metric
 from darkroom.metrics.clip_score import ClipScore
 from darkroom.metrics.references import References, choose, read_references
@@ -33,7 +33,7 @@ def references(tmp_path) -> References:
 
 @pytest.fixture
 def judged(tmp_path, references, monkeypatch) -> Judged:
-    for module in (clip_score, distances):
+    for module in (clip_score, embeddings):
         monkeypatch.setattr(module, "load", mean_clip)
     return Judged(tmp_path / "run", references)
 

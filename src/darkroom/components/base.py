@@ -13,7 +13,17 @@ from pydantic import BaseModel, Field, RootModel, model_validator
 from darkroom.components.onnx import OnnxClassifier
 from darkroom.settings.base import ADDED, Section
 
-Kind = Literal["vae", "text_encoder", "clip", "captioner", "aesthetic_head", "image_classifier", "model"]
+Kind = Literal[
+    "vae",
+    "text_encoder",
+    "clip",
+    "captioner",
+    "aesthetic_head",
+    "image_classifier",
+    "inception",
+    "dinov2",
+    "model",
+]
 
 
 class Component(Section):

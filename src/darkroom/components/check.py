@@ -13,6 +13,8 @@ from darkroom.components.onnx import check_onnx
 from darkroom.settings.extras import ONNX
 from darkroom.settings.paths import local_path
 
+# torch-fidelity's name and pytorch-fid's: they are the same file.
+INCEPTION_WEIGHTS = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 # Kind -> what a folder of it holds; of names that stand together one is enough.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "vae": (("config.json",), ("diffusion_pytorch_model.safetensors",)),
@@ -25,7 +27,14 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("model.safetensors", "model.safetensors.index.json"),
         ("preprocessor_config.json", "processor_config.json"),
     ),
+    "inception": ((*INCEPTION_WEIGHTS, "model.safetensors"),),
+    "dinov2": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
     "model": (("config.json", "model_index.json", "unet/config.json", "transformer/config.json"),),
+}
+# Kind -> where the one comes from that numbers are published of.
+_ORIGINS = {
+    "inception": f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS[0]}",
+    "dinov2": "https://huggingface.co/facebook/dinov2-large",
 }
 _TOKENIZERS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -41,6 +50,18 @@ def check_component(component: Component) -> None:
     Raises:
         ValueError: says what is missing, and what would be right; also of a package to install.
     """
+    try:
+        _check(component)
+    except ValueError as error:
+        raise ValueError(f"{error}{origin(component.kind)}") from None
+
+
+def origin(kind: str) -> str:
+    """The end of a sentence on a component that is missing: where it comes from; nothing of most kinds."""
+    return f"; it is to be had from {_ORIGINS[kind]}" if kind in _ORIGINS else ""
+
+
+def _check(component: Component) -> None:
     folder = local_path(component.path)
     if component.onnx is not None:
         ONNX.require(f"an ONNX file such as {component.onnx.file}")

@@ -1,7 +1,7 @@
 """What a metric is: its section of the configuration, what it looks at, how it measures, what reports call it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -15,6 +15,9 @@ from darkroom.store.drawn import Drawn
 # by_task: each task's share, their mean and that of all pictures; mean: of all pictures; distance: one number of
 # a whole set of pictures.
 Summary = Literal["by_task", "mean", "distance"]
+
+VARIANT = "variant"
+"""The key of a protocol under which stands what of it belongs to the metric's name, such as a resize."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,7 @@ class Metric:
     column: str
     references: bool = False
     silent_on: Callable[[Sequence[Record]], str] = lambda records: ""
+
+    def named(self, protocol: Mapping[str, Any]) -> "Metric":
+        """Itself, with what of a protocol belongs to its name in its label."""
+        return replace(self, label=f"{self.label} ({protocol[VARIANT]})") if VARIANT in protocol else self

@@ -9,33 +9,37 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from darkroom.metrics.base import Inputs, Measured
-from darkroom.metrics.embeddings import WithReferences, encode, encode_references, load
+from darkroom.metrics.base import VARIANT, Inputs, Measured
+from darkroom.metrics.embeddings import Compared, encode
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
 
 
-def measure_distance(
-    name: str, kind: str, distance: Distance, section: WithReferences, inputs: Inputs
-) -> Measured:
-    """The distance of each model's pictures to the real ones, in the features of the section's CLIP.
+def measure_distance(name: str, kind: str, distance: Distance, section: Compared, inputs: Inputs) -> Measured:
+    """The distance of each model's pictures to the real ones, in the features of the section's network.
 
     Args:
         name: the column.
         kind: the distance in words, for the protocol.
         distance: (real, drawn) features, float64 (pictures, dimensions) -> distance.
     """
-    clip, identity = load(section, inputs)
-    real = encode_references(clip, section, inputs)
+    encoder = section.encoder(inputs)
+    assert inputs.references is not None, "a metric with references is given them"
+    real = encode(
+        encoder.images, inputs.references.pictures(section.num_reference_pictures), section.batch_size
+    )
     rows, num_drawn = [], 0
     for model, drawn in inputs.drawn.items():
-        features = encode(clip, drawn.pictures(), section.batch_size)
+        features = encode(encoder.images, drawn.pictures(), section.batch_size)
         num_drawn = len(features)
         rows.append({"model": model, name: distance(real, features)})
-    definition = f"{kind}, {section.clip}, {identity['resize']}, {len(real)} real, {num_drawn} generated"
-    return Measured(
-        pl.DataFrame(rows), {"definition": definition, "clip": identity, "reference_pictures": len(real)}
-    )
+    protocol = {
+        "definition": f"{kind}, {encoder.words}, {len(real)} real, {num_drawn} generated",
+        encoder.kind: dict(encoder.identity),
+        "reference_pictures": len(real),
+        **({VARIANT: encoder.variant} if encoder.variant else {}),
+    }
+    return Measured(pl.DataFrame(rows), protocol)
 
 
 def checked(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,10 @@
-"""CLIP embeddings for metrics: of drawn pictures, of real ones and of prompts."""
+"""Features of pictures for metrics, of drawn ones and of real ones; and those of a CLIP, of prompts too."""
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +12,6 @@ from pydantic import Field
 from darkroom.components.base import ComponentOf
 from darkroom.imports import quick_imports
 from darkroom.metrics.base import Inputs
-from darkroom.metrics.references import choose, read_references
 from darkroom.settings.base import Section
 
 
@@ -21,17 +22,57 @@ class WithClip(Section):
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
 
 
-class WithReferences(WithClip):
-    """A distance to real pictures."""
-
-    num_reference_pictures: int = Field(1000, ge=2, description="real pictures, the first so many by uid")
-
-
-class Clip(Protocol):
-    """What a metric needs of a CLIP."""
+class Images(Protocol):
+    """A network that sees pictures."""
 
     def encode_images(self, pictures: Sequence[np.ndarray]) -> Any:
         """uint8 (height, width, 3) pictures of any sizes -> (pictures, dimensions)."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What makes features of pictures, and what tells it from another.
+
+    Attributes:
+        kind: of its component, under which the protocol names it.
+        images: the network.
+        identity: its name, its files, its resize.
+        words: these for the protocol's definition.
+        variant: what of them belongs to the name of a distance.
+    """
+
+    kind: str
+    images: Images
+    identity: Mapping[str, str]
+    words: str
+    variant: str = ""
+
+
+class Compared(Section):
+    """A distance to real pictures. Those who inherit say in which features."""
+
+    if TYPE_CHECKING:
+        batch_size: int
+        num_reference_pictures: int
+
+    @abstractmethod
+    def encoder(self, inputs: Inputs) -> Encoder:
+        """The network that the section names, loaded."""
+
+
+class WithReferences(WithClip, Compared):
+    """A distance to real pictures in the features of a CLIP."""
+
+    num_reference_pictures: int = Field(1000, ge=2, description="real pictures, the first so many by uid")
+
+    def encoder(self, inputs: Inputs) -> Encoder:
+        """See `Compared`."""
+        clip, identity = load(self, inputs)
+        return Encoder("clip", clip, identity, f"{self.clip}, {identity['resize']}")
+
+
+class Clip(Images, Protocol):
+    """What a metric needs of a CLIP."""
 
     def encode_texts(self, texts: Sequence[str]) -> Any:
         """Texts -> (texts, dimensions)."""
@@ -49,16 +90,9 @@ def load(section: WithClip, inputs: Inputs) -> tuple[Any, dict[str, str]]:
     return clip, {"name": section.clip, "sha256": fingerprint(component), "resize": resize}
 
 
-def encode(clip: Clip, pictures: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
+def encode(images: Images, pictures: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
     """Features of pictures, encoded a batch at a time: float64, (pictures, dimensions)."""
     waiting, features = iter(pictures), []
     while batch := list(islice(waiting, batch_size)):
-        features.append(np.asarray(clip.encode_images(batch), np.float64))
+        features.append(np.asarray(images.encode_images(batch), np.float64))
     return np.concatenate(features)
-
-
-def encode_references(clip: Clip, section: WithReferences, inputs: Inputs) -> np.ndarray:
-    """Features of the real pictures: float64, (pictures, dimensions)."""
-    assert inputs.references is not None, "a metric with references is given them"
-    chosen = choose(inputs.references, section.num_reference_pictures)
-    return encode(clip, read_references(inputs.references, chosen), section.batch_size)

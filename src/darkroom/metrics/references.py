@@ -35,6 +35,10 @@ class References:
                 " tables; one of each for every part is needed"
             )
 
+    def pictures(self, number: int) -> Iterator[np.ndarray]:
+        """The first `number`, see `choose` and `read_references`."""
+        return read_references(self, choose(self, number))
+
 
 def choose(references: References, number: int) -> pl.DataFrame:
     """The first `number` pictures by uid that have a bucket: uid, row, part, offset, size and their crop.

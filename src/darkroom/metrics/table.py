@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 
 from darkroom.benchmarks.base import Record
 from darkroom.kinds import table
-from darkroom.metrics import clip_score, cmmd, frechet, geneval, kernel, manifold
+from darkroom.metrics import clip_score, cmmd, fd_dinov2, fid, frechet, geneval, kernel, kid, manifold
 
 METRICS = table(
     "darkroom.metrics",
     geneval.SPEC,
     clip_score.SPEC,
+    fid.SPEC,
+    kid.SPEC,
+    fd_dinov2.SPEC,
     frechet.SPEC,
     kernel.SPEC,
     cmmd.SPEC,

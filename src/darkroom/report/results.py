@@ -25,7 +25,10 @@ _BOUNDS = ("_low", "_high")
 
 def measured(metrics: dict[str, Any]) -> list[Metric]:
     """The metrics that a metrics.json holds, in the order of reports."""
-    return [metric for name, metric in METRICS.items() if name in metrics["trained"]]
+    protocol = metrics.get("protocol", {})
+    return [
+        metric.named(protocol.get(name, {})) for name, metric in METRICS.items() if name in metrics["trained"]
+    ]
 
 
 def read_results(path: Path) -> dict[str, Any]:
