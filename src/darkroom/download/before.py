@@ -79,15 +79,20 @@ def ended_before(tar: str | Path, urls: Mapping[int, str]) -> Iterator[tuple[int
     rows = pl.read_parquet(table).filter(
         pl.col("url").is_in(list(places)) & ~pl.col("status").is_in(_OF_THE_LIST)
     )
-    with TarReader(name) as pictures:
+    for row, found in outcomes_in(name, rows):
+        yield places[row["url"]], found
+
+
+def outcomes_in(tar: str | Path, rows: pl.DataFrame) -> Iterator[tuple[dict[str, Any], Picture | Failure]]:
+    """(row, how it ended) of rows of a part's table, with the pictures of its tar."""
+    with TarReader(tar) as pictures:
         for row in rows.iter_rows(named=True):
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-            place = places[row["url"]]
             if row["status"] == words.OK:
                 jpeg = pictures.read(row["offset"], row["size"])
-                yield place, Picture(jpeg, **_values(values, Picture._fields[1:]))
+                yield row, Picture(jpeg, **_values(values, Picture._fields[1:]))
             else:
-                yield place, Failure(**_values(values, Failure.__dataclass_fields__))
+                yield row, Failure(**_values(values, Failure.__dataclass_fields__))
 
 
 def take_over(tar: str | Path, urls: Mapping[int, str], journal: Journal) -> None:

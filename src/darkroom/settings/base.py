@@ -12,6 +12,13 @@ class _Added:
 ADDED = _Added()
 
 
+class _Told:
+    """Marks a section that the reference of the configuration tells in another place."""
+
+
+TOLD_ELSEWHERE = _Told()
+
+
 class Section(BaseModel):
     """A configuration section. Unknown keys, wrong types and later changes are errors.
 

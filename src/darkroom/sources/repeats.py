@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from darkroom.download.writer import PLACE
+
 # Of rows that share a URL; more is a list of something else than captions of one picture.
 MAX_CAPTIONS = 100
 # What a row has of the others with its URL: all captions of these, in the first one where they are several, and in
@@ -36,9 +38,12 @@ class SharedUrls:
         """The same batches, once they have been looked at."""
         for batch in batches:
             url = batch["url"].fill_null("")
-            # Rows without a URL share none.
+            # Rows without a URL share none, nor do those that have a picture of their own whatever their URL.
+            shares = url != ""
+            if PLACE in batch.columns:
+                shares &= batch[PLACE].is_null()
             rows = batch["row"].to_numpy().astype(np.uint64)
-            self._hashes.append(np.where((url != "").to_numpy(), url.hash().to_numpy(), rows))
+            self._hashes.append(np.where(shares.to_numpy(), url.hash().to_numpy(), rows))
             yield batch
 
     def find(self, rows: Callable[[], Iterable[pl.DataFrame]]) -> pl.DataFrame:

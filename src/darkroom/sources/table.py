@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from darkroom.kinds import table
-from darkroom.sources import classes, dreambooth, folder, listed, tables_of_pictures, tars
+from darkroom.sources import classes, dreambooth, folder, listed, several, tables_of_pictures, tars
 from darkroom.sources.base import Counts, Part, Source, SourceSection
 from darkroom.sources.listing import Ask, Listing, list_rows, listed_rows
 
 if TYPE_CHECKING:
     from darkroom.settings.columns import Kind
 
-SOURCES: dict[str, Source[Any]] = table(
+_ONE_BY_ONE: dict[str, Source[Any]] = table(
     "darkroom.sources",
     listed.SPEC,
     folder.SPEC,
@@ -27,6 +27,8 @@ SOURCES: dict[str, Source[Any]] = table(
     dreambooth.SPEC,
     classes.SPEC,
 )
+_SEVERAL = several.spec_of_several(_ONE_BY_ONE)
+SOURCES: dict[str, Source[Any]] = {**_ONE_BY_ONE, _SEVERAL.name: _SEVERAL}
 # What plans look at and jobs read; whatever is missing there is listed again.
 LISTINGS = Path(".snakemake/darkroom/sources")
 # Of rows that no one asks for by part.
@@ -90,8 +92,8 @@ def listing_path(dataset: str, folder: Path = LISTINGS) -> Path:
 
 @_told_in_one_line()
 def is_fetched(source: SourceSection) -> bool:
-    """Whether a source's pictures come from the web."""
-    return all(piece.pictures == "web" for piece in spec_of(source).pieces(source))
+    """Whether some of a source's pictures come from the web."""
+    return any(piece.pictures == "web" for piece in spec_of(source).pieces(source))
 
 
 @_told_in_one_line()
