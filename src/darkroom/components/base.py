@@ -20,6 +20,7 @@ Kind = Literal[
     "captioner",
     "aesthetic_head",
     "image_classifier",
+    "face_detector",
     "inception",
     "dinov2",
     "model",

@@ -29,6 +29,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "inception": ((*INCEPTION_WEIGHTS, "model.safetensors"),),
     "dinov2": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
+    "face_detector": (("centerface.onnx",),),
     "model": (("config.json", "model_index.json", "unet/config.json", "transformer/config.json"),),
 }
 # Kind -> where the one comes from that numbers are published of.
@@ -63,8 +64,9 @@ def origin(kind: str) -> str:
 
 def _check(component: Component) -> None:
     folder = local_path(component.path)
-    if component.onnx is not None:
-        ONNX.require(f"an ONNX file such as {component.onnx.file}")
+    onnx_files = onnx_names(component)
+    if onnx_files:
+        ONNX.require(f"an ONNX file such as {onnx_files[0]}")
     if not folder.is_dir():
         cached = _check_repository(component)
         if cached is None:
@@ -74,15 +76,25 @@ def _check(component: Component) -> None:
         folder = folder / component.subfolder
         if not folder.is_dir():
             raise ValueError(f"{component.path} has no subfolder {component.subfolder}")
-    for names in NEEDS[component.kind] if component.onnx is None else ((component.onnx.file,),):
+    for names in needs(component):
         if not any((folder / name).is_file() for name in names):
             raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has")
     if component.kind in ("text_encoder", "clip"):
         tokenizer_folder(folder)
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(path)
-    if component.onnx is not None:
-        check_onnx(folder / component.onnx.file)
+    for name in onnx_files:
+        check_onnx(folder / name)
+
+
+def needs(component: Component) -> tuple[tuple[str, ...], ...]:
+    """What its folder holds; of names that stand together one is enough."""
+    return NEEDS[component.kind] if component.onnx is None else ((component.onnx.file,),)
+
+
+def onnx_names(component: Component) -> list[str]:
+    """The ONNX files in its folder."""
+    return [name for names in needs(component) for name in names if name.endswith(".onnx")]
 
 
 def tokenizer_folder(folder: Path) -> Path:

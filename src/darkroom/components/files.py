@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darkroom.components.base import Component
-from darkroom.components.check import tokenizer_folder
+from darkroom.components.check import onnx_names, tokenizer_folder
 from darkroom.settings.paths import local_path
 from darkroom.store import sha256_folder, sha256_json
 
@@ -51,10 +51,9 @@ def _download(component: Component) -> Path:
     folders = [f"{component.subfolder}/*", "tokenizer*/*"] if component.subfolder else ["*"]
     endings = (".safetensors", ".json", ".txt")
     patterns = [f"{folder}{ending}" for folder in folders for ending in endings]
-    if component.onnx is not None:
-        patterns = [
-            f"{component.subfolder}/{component.onnx.file}" if component.subfolder else component.onnx.file
-        ]
+    names = onnx_names(component)
+    if names:
+        patterns = [f"{component.subfolder}/{name}" if component.subfolder else name for name in names]
     try:
         return Path(snapshot_download(path, revision=component.revision, allow_patterns=patterns))
     except Exception as error:

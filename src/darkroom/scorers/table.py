@@ -9,6 +9,7 @@ from darkroom.scorers import (
     caption,
     clip_similarity,
     duplicate,
+    faces,
     quality,
     size,
     text_in_picture,
@@ -28,4 +29,5 @@ SCORERS: dict[str, Scorer] = table(
     watermark.SPEC,
     unsafe.SPEC,
     text_in_picture.SPEC,
+    faces.SPEC,
 )
