@@ -36,7 +36,7 @@ class Faces(Section):
         640,
         ge=64,
         le=4096,
-        description="pictures with a longer side are reduced to it; faces below 10 px are missed",
+        description="pictures with a longer side are reduced to it; faces below about 14 px are missed",
     )
     min_confidence: float = Field(0.5, gt=0, le=1, description="what is less likely a face does not count")
 
