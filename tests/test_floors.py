@@ -22,7 +22,7 @@ FLOORS = (
     {"config"},
     {"objectives", "models", "graph", "score", "filter", "recaption", "bucket", "slurm"},
     {"formats"},
-    {"cache", "sample"},
+    {"cache", "sample", "measuring"},
     {"train", "draw"},
     {"evaluate"},
     {"report"},

@@ -72,7 +72,7 @@ def test_statistics_that_are_none_are_refused():
     ):
         with pytest.raises(ValueError, match=told):
             gaussians.from_statistics(mean, covariance)
-    with pytest.raises(ValueError, match="one Gaussian has 3 dimensions, the other 2"):
+    with pytest.raises(ValueError, match="the real features have 3 dimensions, the generated 2"):
         gaussians.distance(
             gaussians.from_statistics(mean, eye), gaussians.from_statistics(mean[:2], np.eye(2))
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from darkroom.kinds import installed, not_installed
+from darkroom.measuring.command import measure
 from darkroom.trace import commands as tracing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -15,6 +16,7 @@ cluster = typer.Typer(no_args_is_help=True, help="The SLURM cluster of this logi
 app.add_typer(cluster, name="cluster")
 app.command()(tracing.trace)
 app.command()(tracing.withdraw)
+app.command()(measure)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)

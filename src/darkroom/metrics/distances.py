@@ -4,15 +4,18 @@ A distance means nothing without its features, the resize before them and the nu
 protocol tells all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from darkroom.metrics.base import VARIANT, Inputs, Measured
-from darkroom.metrics.embeddings import Compared, encode
+from darkroom.metrics.embeddings import Compared, Encoder, encode
+from darkroom.metrics.references import Statistics
+from darkroom.store import sha256_json
 
-Distance = Callable[[np.ndarray, np.ndarray], float]
+Distance = Callable[[Any, np.ndarray], float]
 
 
 def measure_distance(name: str, kind: str, distance: Distance, section: Compared, inputs: Inputs) -> Measured:
@@ -21,25 +24,47 @@ def measure_distance(name: str, kind: str, distance: Distance, section: Compared
     Args:
         name: the column.
         kind: the distance in words, for the protocol.
-        distance: (real, drawn) features, float64 (pictures, dimensions) -> distance.
+        distance: (real, drawn) features, float64 (pictures, dimensions) -> distance. Of a metric with `statistics`
+            the real ones may be a `Gaussian`.
     """
     encoder = section.encoder(inputs)
-    assert inputs.references is not None, "a metric with references is given them"
-    real = encode(
-        encoder.images, inputs.references.pictures(section.num_reference_pictures), section.batch_size
-    )
+    real, of_real, words = _real(encoder, section, inputs)
     rows, num_drawn = [], 0
     for model, drawn in inputs.drawn.items():
-        features = encode(encoder.images, drawn.pictures(), section.batch_size)
+        features = _features(encoder, section, inputs, ["drawn", model], drawn.pictures)
         num_drawn = len(features)
         rows.append({"model": model, name: distance(real, features)})
     protocol = {
-        "definition": f"{kind}, {encoder.words}, {len(real)} real, {num_drawn} generated",
+        "definition": f"{kind}, {encoder.words}, {words}, {num_drawn} generated",
         encoder.kind: dict(encoder.identity),
-        "reference_pictures": len(real),
+        **of_real,
         **({VARIANT: encoder.variant} if encoder.variant else {}),
     }
     return Measured(pl.DataFrame(rows), protocol)
+
+
+def _real(encoder: Encoder, section: Compared, inputs: Inputs) -> tuple[Any, dict[str, Any], str]:
+    """Of the real pictures: features or a Gaussian, and what the protocol tells of them, as keys and in words."""
+    found, number = inputs.references, section.num_reference_pictures
+    if isinstance(found, Statistics):
+        told = {"reference_statistics": found.sha256}
+        return found.gaussian, told, f"statistics {found.sha256[:12]} of real pictures"
+    assert found is not None, "a metric with references is given them"
+    features = _features(encoder, section, inputs, ["real", number], lambda: found.pictures(number))
+    return features, {"reference_pictures": len(features)}, f"{len(features)} real"
+
+
+def _features(
+    encoder: Encoder,
+    section: Compared,
+    inputs: Inputs,
+    whose: list[Any],
+    pictures: Callable[[], Iterator[np.ndarray]],
+) -> np.ndarray:
+    key = sha256_json([encoder.kind, dict(encoder.identity), *whose])
+    if key not in inputs.features:
+        inputs.features[key] = encode(encoder.images, pictures(), section.batch_size)
+    return inputs.features[key]
 
 
 def checked(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

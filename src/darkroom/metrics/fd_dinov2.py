@@ -25,4 +25,5 @@ SPEC = Metric(
     summary="distance",
     column="fd_dinov2",
     references=True,
+    statistics=True,
 )

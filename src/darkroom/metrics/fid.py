@@ -25,4 +25,5 @@ SPEC = Metric(
     summary="distance",
     column="fid",
     references=True,
+    statistics=True,
 )

@@ -15,7 +15,7 @@ class FrechetDistance(WithReferences):
     """Frechet distance of CLIP features between drawn and real pictures."""
 
 
-def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
+def frechet_distance(real: np.ndarray | gaussians.Gaussian, generated: np.ndarray) -> float:
     """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) with unbiased covariances, in float64.
 
     With S1 = L L^T the eigenvalues of S1 S2 are those of L^T S2 L, which is symmetric: no root of a matrix
@@ -24,11 +24,15 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
     Args:
         real, generated: features, float, (pictures, dimensions), at least two rows each. Fewer rows
-            than dimensions are allowed; the distance is biased upwards by about 1 / rows either way.
+            than dimensions are allowed; the distance is biased upwards by about 1 / rows either way. The real ones
+            may be a Gaussian that somebody else fitted.
 
     Raises:
         ValueError: the features do not fit each other.
     """
+    if isinstance(real, gaussians.Gaussian):
+        _, generated = checked(generated, generated)
+        return gaussians.distance(real, gaussians.fitted(generated))
     real, generated = checked(real, generated)
     if real.shape[1] >= _MANY_DIMENSIONS:
         return gaussians.distance(gaussians.fitted(real), gaussians.fitted(generated))
@@ -56,4 +60,5 @@ SPEC = Metric(
     summary="distance",
     column="frechet_clip_distance",
     references=True,
+    statistics=True,
 )

@@ -73,7 +73,9 @@ def distance(first: Gaussian, second: Gaussian) -> float:
         ValueError: they have not the same dimensions.
     """
     if len(first.mean) != len(second.mean):
-        raise ValueError(f"one Gaussian has {len(first.mean)} dimensions, the other {len(second.mean)}")
+        raise ValueError(
+            f"the real features have {len(first.mean)} dimensions, the generated {len(second.mean)}"
+        )
     gap = first.mean - second.mean
     across = first.root @ second.root.T
     across = across if len(across) <= len(across.T) else across.T

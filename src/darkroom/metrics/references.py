@@ -3,15 +3,32 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from darkroom.apportion import apportion
+from darkroom.metrics.gaussians import Gaussian
 from darkroom.store import TarReader, read_table
 from darkroom.store.pictures import decode_picture
 
 _PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
+
+
+class RealPictures(Protocol):
+    """Pictures to compare with."""
+
+    def pictures(self, number: int) -> Iterator[np.ndarray]:
+        """The first `number`: uint8 (height, width, 3), RGB."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is known of real pictures whose features somebody else computed; `sha256` of the file that tells it."""
+
+    gaussian: Gaussian
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""`darkroom measure`: metrics on any folder of pictures, whoever made them."""

@@ -1,0 +1,105 @@
+"""`darkroom measure`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from darkroom.measuring.measure import Result
+
+_SHOWN = 10
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(help="a folder of PNG, JPEG or WebP pictures")],
+    metrics: Annotated[str, typer.Option(help="names of metrics, with commas: fid,kid,clip_score")],
+    reference: Annotated[
+        Path | None, typer.Option(help="folder of real pictures, or their statistics (.npz with mu, sigma)")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="table (.csv, .parquet, .jsonl) with columns file and prompt")
+    ] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND=FOLDER, or a name of config/components.yaml: inception=..., clip=..."),
+    ] = None,
+    resize: Annotated[str, typer.Option(help="of fid and kid: tf1 or clean")] = "",
+    batch_size: Annotated[int | None, typer.Option(help="pictures a forward pass", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="new folder for metrics.json and pictures.csv")] = None,
+) -> None:
+    """Measure metrics on a folder of pictures, whoever made them."""
+    from darkroom.measuring.chosen import choose
+    from darkroom.measuring.measure import measure_folder
+
+    try:
+        if out is not None and out.exists():
+            raise ValueError(f"{out} is there already; name another folder, or remove it")
+        names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
+        asked = _pairs(component or [])
+        chosen = choose(names, asked, {"resize": resize or None, "batch_size": batch_size})
+        found = measure_folder(folder, chosen, reference, prompts)
+        if out is not None:
+            found.write(out)
+    except (OSError, ValueError) as error:
+        # Not as a wrong parameter: that is put into a box, and cuts what is to be copied from it.
+        typer.echo(_reason(error), err=True)
+        raise typer.Exit(2) from None
+    for line in lines(found):
+        typer.echo(line)
+
+
+def _reason(error: Exception) -> str:
+    """An error of pydantic's begins with a count."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return str(error)
+
+
+def _pairs(told: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in told:
+        kind, is_pair, value = text.partition("=")
+        if not (kind and is_pair and value):
+            raise ValueError(
+                f"--component {text}: should be KIND=FOLDER, such as inception=weights/inception"
+            )
+        pairs[kind] = value
+    return pairs
+
+
+def lines(found: "Result") -> list[str]:
+    """A table of the scores, how each is defined, and what was left out."""
+    from darkroom.metrics.table import METRICS
+
+    body = found.body
+    told = ["| | score | better |", "|---|---|---|"]
+    for name, value in body["scores"].items():
+        metric = METRICS[name].named(body["protocol"][name])
+        told.append(f"| {metric.label} | {value:.{metric.digits}f} | {metric.direction} |")
+    told += ["", *(f"{name}: {of.get('definition', '')}" for name, of in body["protocol"].items())]
+    told += _folder_lines("pictures", body["pictures"])
+    if "number" in body.get("reference", {}):
+        told += _folder_lines("real pictures", body["reference"])
+    if "prompts" in body:
+        of = body["prompts"]
+        told.append(
+            f"prompts: of {of['number']} pictures; {of['pictures_without_prompt']} have none,"
+            f" {of['rows_without_picture']} rows name no picture"
+        )
+    return told
+
+
+def _folder_lines(what: str, of: dict[str, Any]) -> list[str]:
+    from darkroom.store.found import shown
+
+    unreadable = of["unreadable"]
+    told = [
+        f"{what}: {of['number']}; {len(unreadable)} cannot be read, {of['other_files']} files are no pictures"
+    ]
+    told += [f"  {shown(name)}: {shown(why)}" for name, why in list(unreadable.items())[:_SHOWN]]
+    if len(unreadable) > _SHOWN:
+        told.append(f"  and {len(unreadable) - _SHOWN} more, which metrics.json names (--out)")
+    return told

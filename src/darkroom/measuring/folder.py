@@ -1,0 +1,148 @@
+"""A folder of pictures that anybody made: which files are pictures, and their pixels, within bounds.
+
+Pixels are what the reference libraries read: no colour profile is applied, nothing is turned by EXIF, transparency
+is dropped.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image, UnidentifiedImageError
+
+from darkroom.store import sha256_json
+
+MODEL = "pictures"
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The pictures of a folder and of those inside it.
+
+    Attributes:
+        root: the folder.
+        names: paths in it of those that can be read, sorted, with `/`.
+        digests: SHA-256 of each of these files.
+        unreadable: the others that have a picture's ending, and why.
+        num_others: files that have not.
+    """
+
+    root: Path
+    names: Sequence[str]
+    digests: Sequence[str]
+    unreadable: Mapping[str, str]
+    num_others: int
+
+    @property
+    def sha256(self) -> str:
+        """Of the names and the files' bytes."""
+        return sha256_json(list(zip(self.names, self.digests, strict=True)))
+
+    def only(self, names: Sequence[str]) -> "Folder":
+        """Those of these names, in the folder's order."""
+        wanted = set(names)
+        kept = [pair for pair in zip(self.names, self.digests, strict=True) if pair[0] in wanted]
+        return replace(self, names=[name for name, _ in kept], digests=[digest for _, digest in kept])
+
+    def table(self) -> pl.DataFrame:
+        """A row for each picture: `model`, `prompt_index` (each has a record of its own), `picture`, `file`."""
+        number = len(self.names)
+        columns = {"prompt_index": range(number), "picture": [0] * number, "file": self.names}
+        return pl.DataFrame({"model": [MODEL] * number, **columns})
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the first picture."""
+        height, width, _ = next(self.pictures()).shape
+        return width, height
+
+    def pictures(self, number: int | None = None) -> Iterator[np.ndarray]:
+        """uint8 (height, width, 3), RGB, in the order of `names`; the first `number`."""
+        for name in self.names[:number]:
+            yield decoded(read(self.root / name))
+
+
+def look_through(root: str | Path) -> Folder:
+    """Find the pictures of a folder and read each once. Links to folders are not followed.
+
+    Raises:
+        ValueError: it is no folder, or no picture of it can be read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: is no folder; it should hold pictures ({', '.join(ENDINGS)})")
+    found: dict[str, str] = {}
+    unreadable, num_others = {}, 0
+    for name in sorted(_files(root)):
+        if not name.lower().endswith(ENDINGS):
+            num_others += 1
+            continue
+        try:
+            content = read(root / name)
+            decoded(content)
+        except ValueError as error:
+            unreadable[name] = str(error)
+        else:
+            found[name] = hashlib.sha256(content).hexdigest()
+    if not found:
+        first = next((f"; {name}: {why}" for name, why in unreadable.items()), "")
+        raise ValueError(f"{root}: holds no picture that can be read ({', '.join(ENDINGS)}){first}")
+    return Folder(root, list(found), list(found.values()), unreadable, num_others)
+
+
+def _files(root: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            yield Path(folder, name).relative_to(root).as_posix()
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file of at most MAX_BYTES.
+
+    Raises:
+        ValueError: it is larger, no regular file, or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("no regular file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+
+
+def decoded(content: bytes) -> np.ndarray:
+    """One picture: uint8 (height, width, 3), RGB. Its header is looked at before anything is decoded.
+
+    Raises:
+        ValueError: it is damaged, animated, of 16-bit grey, of another format, or has more than MAX_PIXELS.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} px, more than {MAX_PIXELS:,}")
+            # A JPEG of several pictures is a camera's, with previews behind the first.
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise ValueError("animated")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("grey of more than 8 bits")
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ValueError("no PNG, JPEG or WebP") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels") from None
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's parsers raise nearly anything on malformed bytes
+        raise ValueError(f"damaged: {error}") from None

@@ -1,0 +1,142 @@
+"""Measures a folder of pictures by several metrics; pictures are encoded once for all that see them alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from darkroom.measuring.chosen import Chosen
+from darkroom.measuring.folder import MODEL, Folder, look_through
+from darkroom.measuring.prompts import Prompts, read_prompts
+from darkroom.measuring.statistics import read_statistics
+from darkroom.metrics.base import Inputs, Measured
+from darkroom.metrics.references import Statistics
+from darkroom.metrics.table import METRICS
+from darkroom.store import replacing, write_json
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found.
+
+    Attributes:
+        body: `scores` (metric -> number), `protocol` (metric -> what its number depends on), and `pictures`,
+            `reference` and `prompts`, where given: numbers, digests, and what was left out.
+        table: a row for each picture: `file`, `prompt` and its scores, null where it has none.
+    """
+
+    body: dict[str, Any]
+    table: pl.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Write `metrics.json` and `pictures.csv` into a new folder.
+
+        Raises:
+            ValueError: it is there already.
+        """
+        if folder.exists():
+            raise ValueError(f"{folder} is there already; name another folder, or remove it")
+        with replacing(folder) as beside:
+            beside.mkdir()
+            write_json(beside / "metrics.json", self.body)
+            self.table.write_csv(beside / "pictures.csv")
+
+
+def measure_folder(
+    folder: str | Path, chosen: Chosen, reference: str | Path | None, prompts: str | Path | None
+) -> Result:
+    """Measure the pictures of a folder.
+
+    Args:
+        chosen: the metrics.
+        reference: a folder of real pictures, or a file of statistics, see `read_statistics`.
+        prompts: a table, see `read_prompts`.
+
+    Raises:
+        ValueError: a metric lacks what it compares with, or a file is not what it should be.
+    """
+    _refuse_what_lacks(chosen, reference, prompts)
+    statistics = read_statistics(reference) if reference and not Path(reference).is_dir() else None
+    pictures = look_through(folder)
+    told = read_prompts(prompts, pictures.root, pictures.names) if prompts else None
+    real = look_through(reference) if reference and statistics is None else None
+    measured = _measure(chosen, pictures, statistics or real, told)
+    table = pictures.table().select("file")
+    if told is not None:
+        table = table.with_columns(
+            prompt=pl.Series([told.of.get(n) for n in pictures.names], dtype=pl.String)
+        )
+    scores: dict[str, float] = {}
+    for name, found in measured.items():
+        column = METRICS[name].column
+        if METRICS[name].summary == "distance":
+            scores[name] = round(float(found.table[column].item()), _DIGITS)
+            continue
+        assert told is not None
+        scores[name] = round(float(found.table[column].mean()), _DIGITS)  # type: ignore[arg-type]
+        values = pl.DataFrame({"file": list(told.of), column: found.table[column]})
+        table = table.join(values, on="file", how="left", maintain_order="left")
+    body = {
+        "scores": scores,
+        "protocol": {name: dict(found.protocol) for name, found in measured.items()},
+        "pictures": _told(pictures),
+        **({"reference": _told(real)} if real else {}),
+        **({"reference": {"statistics_sha256": statistics.sha256}} if statistics else {}),
+        **({"prompts": _told_prompts(told, pictures)} if told else {}),
+    }
+    return Result(body, table)
+
+
+def _refuse_what_lacks(chosen: Chosen, reference: Any, prompts: Any) -> None:
+    """Before any picture is read."""
+    if reference and not Path(reference).exists():
+        raise ValueError(f"{reference}: is neither a folder of real pictures nor a file of their statistics")
+    if prompts and not Path(prompts).is_file():
+        raise ValueError(f"{prompts}: is no file; it should be a table with file and prompt")
+    for name in chosen.sections:
+        metric = METRICS[name]
+        if metric.references and not reference:
+            raise ValueError(f"{name} compares with real pictures: give --reference FOLDER")
+        if not metric.references and not prompts:
+            raise ValueError(f"{name} compares with prompts: give --prompts TABLE, with file and prompt")
+        if metric.references and not metric.statistics and not Path(reference).is_dir():
+            raise ValueError(f"{name} takes no statistics for real pictures: give --reference FOLDER")
+
+
+def _measure(
+    chosen: Chosen, pictures: Folder, real: Folder | Statistics | None, prompts: Prompts | None
+) -> dict[str, Measured]:
+    """Metric -> what it found; of pictures without a prompt only distances say something."""
+    with_prompts = pictures.only(list(prompts.of)) if prompts else pictures
+    records = [{"prompt": text, "tag": "prompts"} for text in prompts.of.values()] if prompts else []
+    features: dict[str, np.ndarray] = {}
+    found = {}
+    for name, section in chosen.sections.items():
+        metric = METRICS[name]
+        if isinstance(real, Folder) and metric.references:
+            section = section.model_copy(update={"num_reference_pictures": max(2, len(real.names))})
+        seen = pictures if metric.references else with_prompts
+        inputs = Inputs({MODEL: seen}, records, chosen.components, real, features)
+        found[name] = metric.measure(section, inputs)
+    return found
+
+
+def _told(folder: Folder) -> dict[str, Any]:
+    return {
+        "number": len(folder.names),
+        "sha256": folder.sha256,
+        "unreadable": dict(folder.unreadable),
+        "other_files": folder.num_others,
+    }
+
+
+def _told_prompts(prompts: Prompts, pictures: Folder) -> dict[str, int]:
+    return {
+        "number": len(prompts.of),
+        "pictures_without_prompt": len(pictures.names) - len(prompts.of),
+        "rows_without_picture": prompts.num_rows_without_picture,
+    }
