@@ -3,6 +3,7 @@ import functools
 
 from snakemake.exceptions import WorkflowError
 
+from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import named_components
 from darkroom.components.check import check_component, origin
 from darkroom.settings.paths import local_path
@@ -82,6 +83,18 @@ def refuse_components(target):
                 refuse_component(name)
         if "score" in stages:
             refuse_scorers(project)
+    if "recaption" in stages:
+        for name in GRAPH.datasets:
+            warn_of_captioner(name)
+
+
+@functools.cache
+def warn_of_captioner(name):
+    """Say what a dataset's captioner lacks here, as a variable of the environment: jobs may run where it is."""
+    section = GRAPH.datasets[name].dataset.recaption
+    lacks = section and CAPTIONERS[section.kind].missing(section)
+    if lacks and workflow.is_main_process:
+        logger.warning(f"config/datasets/{name}.yaml: {lacks}")
 
 
 def text_encoders(project):

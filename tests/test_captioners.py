@@ -74,7 +74,7 @@ assert parse_recaption(section.model_dump(mode="json")) == section
 try:
     parse_recaption({**asked, "kind": "nobody"})
 except ValueError as error:
-    assert "kind must be one of transformers, sides" in str(error), error
+    assert "kind must be one of transformers, server, sides" in str(error), error
     print("refused")
 """
 

@@ -1,8 +1,9 @@
 """Caption the kept pictures of one part."""
 
 from darkroom.components.base import Component
-from darkroom.config.dataset import parse_recaption
+from darkroom.config import load_dataset
 from darkroom.jobs import job
+from darkroom.pinned import config_folder
 from darkroom.recaption.original import keep_captions
 from darkroom.store import write_part_manifest
 
@@ -11,11 +12,15 @@ with job(snakemake.log[0], snakemake.threads):
     if snakemake.params.settings is None:
         counts = keep_captions(tables[0], tables[2], snakemake.output.captions)
     else:
-        from darkroom.recaption.stage import recaption_part
+        from darkroom.recaption.stage import forget, recaption_part
 
-        settings = parse_recaption(snakemake.params.settings)
+        # No `params` of the rule: these lack what changes no caption, as how a server is asked.
+        settings = load_dataset(snakemake.wildcards.dataset, config_folder().parent).recaption
         components = {name: Component(**values) for name, values in snakemake.params.components.items()}
-        counts = recaption_part(*tables, settings, components, snakemake.output.captions)
+        captions = snakemake.output.captions
+        counts = recaption_part(*tables, settings, components, captions, keep_scratch=True)
     write_part_manifest(
         snakemake.output.manifest, [snakemake.output.captions], counts, snakemake.params.made_with
     )
+    if snakemake.params.settings is not None:
+        forget(snakemake.output.captions)

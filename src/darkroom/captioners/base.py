@@ -124,11 +124,14 @@ class Captioner(Generic[SectionT]):
         load: (options, name -> pretrained component, of those that the options name) -> the captioner. Raises
             ValueError where a component is none for it. `captioners.batches.in_batches` makes it of one that
             captions batches.
+        missing: options -> what jobs need that is not on this machine, as a variable of the environment; "" for
+            nothing. `snakemake -n` warns of it, as jobs may run elsewhere.
     """
 
     name: str
     section: type[SectionT]
     load: Callable[[SectionT, Mapping[str, Component]], Loaded]
+    missing: Callable[[SectionT], str] = lambda _: ""
 
     def __post_init__(self) -> None:
         if get_args(self.section.model_fields["kind"].annotation) != (self.name,):

@@ -325,12 +325,17 @@ def _step(model: Any, key: Any) -> tuple[Any, bool]:
         return get_args(model.model_fields["root"].annotation)[1], False
     if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
         return _section_or_null(model.model_fields[key].annotation), False
-    members = [getattr(m, "__origin__", m) for m in getattr(model, "__args__", ())]
-    choices = [m for m in members if hasattr(m, "model_fields")]
+    choices = [m for m in _members(model) if hasattr(m, "model_fields")]
     tagged = [m for m in choices if any(f"'{key}'" in str(m.model_fields.get(tag, "")) for tag in _TAGS)]
     # The sections of a list are all of one kind.
     listed = choices[0] if isinstance(key, int) and choices else model
     return (tagged[0], True) if tagged else (listed, False)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """What an annotation is made of, at the ends of unions in unions, lists and `Annotated`."""
+    inner = getattr(annotation, "__args__", ())
+    return [member for part in inner for member in _members(part)] if inner else [annotation]
 
 
 def _section_or_null(annotation: Any) -> Any:
