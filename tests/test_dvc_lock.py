@@ -167,6 +167,19 @@ def test_where_dvc_lock_holds_everything_dvc_is_not_started(changeable: TinyProj
         assert changeable.run(*RECORD, "demo", "--wait-s", "0") == ""
 
 
+def test_a_clone_that_makes_what_was_published_has_it_in_its_cache(changeable: TinyProject) -> None:
+    before = (changeable.folder / "dvc.lock").read_bytes()
+    shutil.rmtree(changeable.folder / ".dvc/cache")
+    changeable.run("snakemake", "--quiet", "all")
+    assert "up to date" in changeable.run("dvc", "status")
+    assert (changeable.folder / "dvc.lock").read_bytes() == before
+    # Wherever DVC is told to keep it.
+    changeable.run("dvc", "config", "--local", "cache.dir", "elsewhere")
+    (changeable.folder / ".dvc/cache").rename(changeable.folder / "elsewhere")
+    with Held(changeable.folder / ".dvc/tmp/lock"):
+        assert changeable.run(*RECORD, "demo", "--wait-s", "0") == ""
+
+
 def test_a_stage_that_dvc_yaml_tells_otherwise_is_named_and_not_recorded(changeable: TinyProject) -> None:
     forget(changeable, "report-demo")
     path = changeable.folder / "dvc.yaml"

@@ -3,7 +3,7 @@
 What was made again with the settings of the published result, as on another kind of CPU, is not recorded in its
 place unless `--replace` asks for it.
 
-Nothing is done, and DVC not started, where dvc.lock holds them already.
+Nothing is done, and DVC not started, where dvc.lock and DVC's cache hold them already.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
             f" published/ stay as published. `darkroom compare {run}` says whether the results agree;"
             f" `darkroom publish {run}` publishes these instead"
         )
-    chosen = found.unrecorded + (found.remade if asked.replace else [])
+    chosen = found.unrecorded + found.uncached + (found.remade if asked.replace else [])
     if chosen:
         by_links = locks_by_links()
         reason = commit(chosen, asked.wait_s)

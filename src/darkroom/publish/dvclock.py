@@ -1,5 +1,7 @@
 """`dvc.yaml` and `dvc.lock`, read: what DVC was told of each stage, and what it recorded. DVC is not imported."""
 
+import configparser
+import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +17,7 @@ from darkroom.config.yaml_files import as_yaml_1_2
 from darkroom.store.found import Digests, kind_of, read_bytes, shown
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+_CONFIGS = ".dvc/config", ".dvc/config.local"
 _MAX_BYTES = 1 << 28
 
 
@@ -37,6 +40,10 @@ class Content:
         listed = [{"md5": files[path].md5, "relpath": path} for path in sorted(files)]
         md5 = hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
         return cls(f"{md5}.dir", sum(file.size for file in files.values()), len(files))
+
+    def is_in(self, cache: Path) -> bool:
+        """Whether a folder of DVC's cache has it; of a folder, the list of its files."""
+        return (cache / "files/md5" / self.md5[:2] / self.md5[2:]).exists()
 
     def __str__(self) -> str:
         files = "" if self.nfiles is None else f", {self.nfiles} files"
@@ -69,6 +76,22 @@ def read_pipeline(path: str | Path = PIPELINE) -> dict[str, dict[str, Any]]:
         ConfigError: it cannot be read.
     """
     return _stages_in(path)
+
+
+def read_cache_folder() -> Path:
+    """Where DVC keeps what it recorded: `cache.dir` of its configuration files, of which later ones prevail."""
+    configs = (
+        os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg",
+        os.environ.get("XDG_CONFIG_HOME") or "~/.config",
+    )
+    folder = Path(".dvc/cache")
+    parser = configparser.ConfigParser(interpolation=None)
+    for path in (*(Path(of, "dvc/config").expanduser() for of in configs), *map(Path, _CONFIGS)):
+        parser.clear()
+        with contextlib.suppress(configparser.Error, UnicodeDecodeError, OSError):
+            parser.read(path, encoding="utf-8")
+            folder = path.parent / parser.get("cache", "dir")
+    return folder
 
 
 def read_options(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from typing import Any
 
 from darkroom.config import Project
 from darkroom.differences import differences
-from darkroom.publish.dvclock import Content, Held, read_lock, read_options, read_pipeline
+from darkroom.publish.dvclock import (
+    Content,
+    Held,
+    read_cache_folder,
+    read_lock,
+    read_options,
+    read_pipeline,
+)
 from darkroom.publish.listed import chain_of, phases
 from darkroom.publish.stages import out_paths, stage_entries, stage_name
 from darkroom.publish.tracked import outdated
@@ -28,6 +35,8 @@ class Difference:
     # Made with the settings that dvc.lock holds, as all above them, and other bytes: by another kind of CPU, for
     # instance. Published results stay, unless somebody asks.
     remade: list[str] = field(default_factory=list)
+    # dvc.lock holds them, and DVC's cache does not: a clone's, which made what was published.
+    uncached: list[str] = field(default_factory=list)
     # dvc.lock holds them; the copies that Git tracks are others.
     uncopied: list[str] = field(default_factory=list)
     # dvc.yaml tells them otherwise than the configuration does: not to be recorded before it is written again.
@@ -41,7 +50,7 @@ def difference(projects: Iterable[Project]) -> Difference:
         ConfigError: the list of published runs, or one of the runs, is wrong.
     """
     wanted, declared, locked = stage_entries(), read_pipeline(), read_lock()
-    found, makers, same = Difference(), _makers(wanted), set()
+    found, makers, same, cache = Difference(), _makers(wanted), set(), read_cache_folder()
     # Runs may share a stage.
     current = dict.fromkeys(name for project in projects for name in _current(project))
     names = [name for name in current if name in wanted]
@@ -51,6 +60,8 @@ def difference(projects: Iterable[Project]) -> Difference:
             found.undeclared.append(name)
         elif held is not None and _has_digests(entry, held) and _has_settings(entry, held):
             same.add(name)
+            if not all(content.is_in(cache) for content in held.outs.values()):
+                found.uncached.append(name)
             if outdated(name, entry):
                 found.uncopied.append(name)
         elif held is not None and _has_settings(entry, held) and _is_whole(entry, locked, makers, same, name):
