@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from darkroom_demo.captions import claims, long_caption, short_caption
-from darkroom_demo.prompts import prompt_records
+from darkroom_demo.prompts import NUM_PROMPTS_A_TASK, prompt_records
 from darkroom_demo.scenes import (
+    GROUNDS,
     HELD_OUT_COLORED,
     HELD_OUT_COUNTED,
     HELD_OUT_RELATIONS,
     HELD_OUT_UNRELATED,
+    PATTERNS,
     RELATIONS,
     TASKS,
     converse,
@@ -41,19 +43,20 @@ def test_training_captions_do_look_like_prompts(training_captions):
     } <= training_captions
 
 
-def test_sixty_to_seventy_different_prompts_in_the_order_of_the_tasks():
+def test_two_hundred_different_prompts_in_the_order_of_the_tasks():
     records = prompt_records()
-    assert 60 <= len(records) <= 70
+    assert len(records) >= 200
     assert len({record["prompt"] for record in records}) == len(records)
     assert list(dict.fromkeys(record["tag"] for record in records)) == list(TASKS)
-    assert Counter(record["tag"] for record in records) == {
-        "single_object": 4,
-        "two_object": 4,
-        "counting": 3,
-        "colors": 5,
-        "position": 16,
-        "color_attr": 28,
-    }
+    assert set(Counter(record["tag"] for record in records).values()) == {NUM_PROMPTS_A_TASK}
+
+
+def test_every_held_out_combination_is_asked_for_plainly_and_then_on_grounds():
+    prompts = [record["prompt"].partition(" on a ") for record in prompt_records()]
+    plain = [what for what, _, ground in prompts if not ground]
+    assert len(plain) == len(set(plain)) == 60
+    assert {what for what, _, ground in prompts if ground} <= set(plain)
+    assert len({ground for _, _, ground in prompts}) == 1 + len(GROUNDS) * len(PATTERNS)
 
 
 def test_every_record_but_a_single_object_asks_for_a_held_out_combination():
@@ -97,7 +100,8 @@ def test_position_lists_the_reference_first_and_points_at_it():
         reference, subject = record["include"]
         relation, index = subject["position"]
         assert (index, "position" in reference) == (0, False)
-        assert record["prompt"] == f"a photo of a {subject['class']} {relation} a {reference['class']}"
+        what = f"a photo of a {subject['class']} {relation} a {reference['class']}"
+        assert record["prompt"].partition(" on a ")[0] == what
     assert {record["include"][1]["position"][0] for record in records} == set(RELATIONS)
 
 

@@ -141,10 +141,8 @@ def _one_each(
     negatives = [str(negative_prompt)] * len(prompts) if one else list(negative_prompt)
     if len(negatives) != len(prompts):
         raise ValueError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one for each")
-    prompts, negatives = (
-        [text for text in texts for _ in range(num_images_per_prompt)] for texts in (prompts, negatives)
-    )
-    return prompts, negatives
+    times = range(num_images_per_prompt)
+    return [text for text in prompts for _ in times], [text for text in negatives for _ in times]
 
 
 class DarkroomPipeline(DiffusionPipeline):
@@ -312,21 +310,15 @@ class DarkroomPipeline(DiffusionPipeline):
         scale = getattr(self.scheduler, "scale_model_input", None)
         return latents if scale is None else scale(latents, timestep)
 
-    def _noise(
-        self,
-        shape: tuple[int, ...],
-        generator: torch.Generator | list[torch.Generator] | None,
-        given: Tensor | None,
-    ) -> Tensor:
+    def _noise(self, shape: tuple[int, ...], generator: Any, given: Tensor | None) -> Tensor:
         """What pictures with latents of `shape` begin from."""
         if isinstance(generator, list) and len(generator) != shape[0]:
             raise ValueError(f"{len(generator)} generators for {shape[0]} pictures; one for each is needed")
         if given is not None and given.shape != shape:
             raise ValueError(f"latents are {tuple(given.shape)}; these pictures begin from {shape}")
         device = self._execution_device
-        if given is not None:
-            return given.to(device, torch.float32)
-        return randn_tensor(shape, generator, device, torch.float32)
+        noise = randn_tensor(shape, generator, device, torch.float32) if given is None else given
+        return noise.to(device, torch.float32)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
