@@ -214,6 +214,22 @@ def test_a_new_metric_is_one_spec_and_shows_everywhere_without_drawing_again(jud
     assert {path: path.stat().st_mtime_ns for path in (judged.folder / "draw").rglob("*")} == before
 
 
+def test_the_nearest_real_picture_has_an_interval_and_its_network_in_its_name(judged):
+    on = {"clip": "mean", "num_reference_pictures": 12}
+    judged.measure = {"nearest_real": on, "coverage": {**on, "num_neighbours": 3}}
+    judged.run()
+    metrics = metrics_of(judged)
+    trained = metrics["trained"]
+    assert 0 < trained["nearest_real_low"] < trained["nearest_real"] < trained["nearest_real_high"] <= 1
+    assert (
+        f"| Cosine to the nearest real picture (clip) | {trained['nearest_real']:.3f} |"
+        in results_markdown(metrics)
+    )
+    assert f"| Coverage (clip) | {trained['coverage']:.3f} |" in results_markdown(metrics)
+    assert "nearest_real_picture" in pl.read_parquet_schema(judged.folder / "prompts.parquet")
+    assert "12 real" in metrics["protocol"]["nearest_real"]["definition"]
+
+
 def test_the_configuration_knows_the_metrics_of_the_table_and_no_others():
     chosen = Measure.model_validate({"kernel_clip_distance": {"clip": "x"}, "geneval": None}).chosen
     assert list(chosen) == ["kernel_clip_distance"]

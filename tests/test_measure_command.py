@@ -48,7 +48,7 @@ def drawn(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def real(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "real", pictures(5, 1))
+    return write_pictures(tmp_path / "real", pictures(7, 1))
 
 
 def measured(*arguments: object) -> str:
@@ -74,7 +74,7 @@ def test_a_folder_is_judged_by_real_pictures_and_by_prompts(weights, drawn, real
     own = load_inception(Component(kind="inception", path=str(weights / "inception")), "clean")
     names = ["000.png", "001.png", "002.png", "more/last.webp"]
     found = [np.asarray(Image.open(drawn / name).convert("RGB")) for name in names]
-    features = [own.encode_images(seen).double().numpy() for seen in (pictures(5, 1), found)]
+    features = [own.encode_images(seen).double().numpy() for seen in (pictures(7, 1), found)]
     scores = body["scores"]
     assert scores["fid"] == pytest.approx(frechet_distance(*features), rel=1e-3, abs=1e-5)
     assert scores["kid"] == pytest.approx(kid(*features, 1000), rel=1e-3, abs=1e-5)
@@ -89,7 +89,7 @@ def test_a_folder_is_judged_by_real_pictures_and_by_prompts(weights, drawn, real
     assert per_picture["clip_score"].drop_nulls().to_list() == pytest.approx(list(expected), abs=1e-3)
     assert body["prompts"] == {"number": 2, "pictures_without_prompt": 2, "rows_without_picture": 1}
     assert body["pictures"]["number"] == 4 and list(body["pictures"]["unreadable"]) == ["002b.jpg"]
-    assert body["protocol"]["fid"]["definition"].endswith("resize clean, 5 real, 4 generated")
+    assert body["protocol"]["fid"]["definition"].endswith("resize clean, 7 real, 4 generated")
     assert body["protocol"]["clip_score"]["clip"]["name"] == "clip"
     assert f"| FID (clean, torch-fidelity 0.4.0) | {scores['fid']:.2f} | lower |" in output
     assert "pictures: 4; 1 cannot be read, 1 files are no pictures\n  002b.jpg: damaged: " in output
@@ -97,9 +97,36 @@ def test_a_folder_is_judged_by_real_pictures_and_by_prompts(weights, drawn, real
     assert str(tmp_path) not in (tmp_path / "out/metrics.json").read_text()
 
 
+def test_a_copy_of_a_real_picture_is_found_in_the_features_of_any_network(
+    weights, drawn, real, tmp_path
+) -> None:
+    (drawn / "copy.png").write_bytes((real / "002.png").read_bytes())
+    for k, picture in enumerate(pictures(2, 5)):
+        Image.fromarray(picture).save(drawn / f"00{3 + k}.png")
+    pl.DataFrame({"file": ["copy.png"], "prompt": ["a cat"]}).write_parquet(tmp_path / "prompts.parquet")
+    names = [*(f"00{k}.png" for k in range(5)), "copy.png", "more/last.webp"]
+    for number, kind in enumerate(("dinov2", "clip", "inception")):
+        out = tmp_path / f"out{number}"
+        others = [f"--component={other}={weights / other}" for other in ("clip", "dinov2") if other != kind]
+        output = measured(
+            drawn, "--metrics", "nearest_real,coverage,clip_score", "--reference", real, "--prompts",
+            tmp_path / "prompts.parquet", "--out", out, f"--component={kind}={weights / kind}", *others,
+        )  # fmt: skip
+        assert f"| Cosine to the nearest real picture ({kind}" in output and f"| Coverage ({kind}" in output
+        table = pl.read_csv(out / "pictures.csv")
+        assert table["file"].to_list() == names
+        found = dict(zip(names, table["nearest_real"].to_list(), strict=True))
+        assert found.pop("copy.png") == pytest.approx(1, abs=1e-9) and max(found.values()) < 1 - 1e-9
+        assert table["nearest_real_picture"][5] == "002.png"
+        assert table["clip_score"].null_count() == 6
+        body = json.loads((out / "metrics.json").read_text())
+        assert body["scores"]["nearest_real"] == pytest.approx(table["nearest_real"].mean(), abs=1e-6)
+        assert kind in body["protocol"]["nearest_real"]
+
+
 def test_statistics_stand_for_the_real_pictures_of_frechet_distances(weights, drawn, real, tmp_path) -> None:
     own = load_inception(Component(kind="inception", path=str(weights / "inception")), "tf1")
-    features = own.encode_images(pictures(5, 1)).double().numpy()
+    features = own.encode_images(pictures(7, 1)).double().numpy()
     np.savez(tmp_path / "real.npz", mu=features.mean(axis=0), sigma=np.cov(features, rowvar=False))
     arguments = [drawn, "--component", f"inception={weights / 'inception'}", "--reference"]
     by_file = measured(*arguments, tmp_path / "real.npz", "--metrics", "fid").splitlines()[2]
@@ -214,7 +241,7 @@ def test_what_is_missing_is_told_before_any_picture_is_read(weights, drawn, real
     inception, clip = (f"{kind}={weights / kind}" for kind in ("inception", "clip"))
     both = ["--reference", real, "--component"]
     for arguments, told in (
-        (["fidd"], "there is no metric 'fidd'; there are geneval, clip_score, fid, kid"),
+        (["fidd"], "there is no metric 'fidd'; there are geneval, clip_score, fid, fid_infinity"),
         ([","], "name one or more metrics of geneval"),
         (["geneval"], "geneval needs detector, which a run says: see docs/measure.md"),
         (["fid", "--reference", real], "fid stands on a component: give --component inception=FOLDER; it is"),

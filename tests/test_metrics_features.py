@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision.transforms as T
+from drawn_pictures import write_references
 from PIL import Image
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
@@ -19,13 +20,14 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from transformers import BitImageProcessorPil, Dinov2Model
 
-from darkroom.components.base import Component
+from darkroom.components.base import Component, named_components
 from darkroom.components.check import INCEPTION_WEIGHTS, check_component
 from darkroom.components.dinov2 import load_dinov2
 from darkroom.components.inception import load_inception, resize_clean, resize_tf1
 from darkroom.metrics.base import Inputs
 from darkroom.metrics.frechet import frechet_distance
 from darkroom.metrics.kid import kid
+from darkroom.metrics.nearest import nearest
 from darkroom.metrics.table import METRICS
 
 SIZES = ((40, 56), (299, 299), (320, 200), (31, 400))
@@ -223,3 +225,26 @@ def test_a_plan_says_which_weights_are_missing_and_where_they_are_to_be_had(make
     output = project.run(*command, check=False)
     assert f"config/components.yaml: fid-inception: weights has no {INCEPTION_WEIGHTS[0]}" in output, output
     assert where in output and "rule measure_metric" not in output
+
+
+def test_the_nearest_picture_is_that_of_the_largest_cosine_in_blocks_too() -> None:
+    rng = np.random.default_rng(0)
+    real, drawn = rng.normal(size=(40, 6)), rng.normal(size=(1500, 6))
+    rows, cosines = nearest(real, drawn)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (drawn, real)]
+    assert np.array_equal(rows, (unit[0] @ unit[1].T).argmax(axis=1))
+    assert cosines == pytest.approx((unit[0] @ unit[1].T).max(axis=1), abs=1e-9)
+    assert nearest(real, np.zeros((1, 6)))[1] == [0]
+
+
+def test_features_are_of_one_network() -> None:
+    for names in ({}, {"clip": "a", "dinov2": "b"}):
+        with pytest.raises(ValueError, match="name one component: clip, inception or dinov2"):
+            METRICS["precision"].section(**names)
+    assert [named.kind for named in named_components(METRICS["recall"].section(dinov2="b"))] == ["dinov2"]
+
+
+def test_real_pictures_are_called_in_the_order_that_they_are_read_in(tmp_path) -> None:
+    references = write_references(tmp_path)
+    assert references.called(6) == ["000", "010", "020", "001", "011", "021"]
+    assert len(list(references.pictures(6))) == 6

@@ -5,10 +5,13 @@ import pytest
 import scipy.linalg
 import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
 from darkroom.metrics import gaussians
+from darkroom.metrics.fid_infinity import fid_infinity
 from darkroom.metrics.frechet import frechet_distance
 from darkroom.metrics.given import Given
+from darkroom.metrics.mifid import mifid
 
 
 def features(num_rows: int, dimensions: int, seed: int) -> np.ndarray:
@@ -76,3 +79,38 @@ def test_statistics_that_are_none_are_refused():
         gaussians.distance(
             gaussians.from_statistics(mean, eye), gaussians.from_statistics(mean[:2], np.eye(2))
         )
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_fid_infinity_is_without_the_bias_of_few_pictures(given):
+    """Of N samples of the same law FID is about (d + d (d + 1) / 4) / N too large."""
+    rng = np.random.default_rng(3)
+    drawn = rng.normal(size=(3000, 32)) + 1 / np.sqrt(32)
+    real = gaussians.from_statistics(np.zeros(32), np.eye(32))
+    if not given:
+        raw = rng.normal(size=(500, 32))
+        white = np.linalg.inv(np.linalg.cholesky(np.cov(raw.T)))
+        real = (raw - raw.mean(axis=0)) @ white.T
+    biased = frechet_distance(real, drawn)
+    assert biased == pytest.approx(1 + (32 + 32 * 33 / 4) / 3000, abs=0.05)
+    assert abs(fid_infinity(real, drawn) - 1) < min(0.06, abs(biased - 1))
+    assert fid_infinity(real, drawn) == fid_infinity(real, drawn)
+    with pytest.raises(ValueError, match="needs 3 generated pictures or more, not 2"):
+        fid_infinity(real, drawn[:2])
+
+
+@pytest.mark.parametrize("noise", [0.01, 3.0])
+def test_mifid_is_that_of_torchmetrics_whether_pictures_are_copies_or_not(noise):
+    rng = np.random.default_rng(4)
+    real = rng.normal(size=(90, 16)) + 0.2
+    drawn = np.concatenate([real[:85] + noise * rng.normal(size=(85, 16)), np.zeros((1, 16))])
+    metric = MemorizationInformedFrechetInceptionDistance(feature=Given(16), normalize=True)
+    metric.set_dtype(torch.float64)
+    metric.update(torch.from_numpy(real), real=True)
+    metric.update(torch.from_numpy(drawn), real=False)
+    found = mifid(real, drawn)
+    assert found == pytest.approx(float(metric.compute()), rel=1e-4)
+    assert (found > 1.001 * frechet_distance(real, drawn)) == (noise < 1)
+    assert mifid(real, real) == 0
+    with pytest.raises(ValueError, match="all features are zero"):
+        mifid(real, 0 * drawn)

@@ -73,14 +73,14 @@ def named_components(section: Any, key: str = "") -> Iterator[Named]:
         yield from (named._replace(key=key) for named in named_components(item))
     for name, field in type(section).model_fields.items() if isinstance(section, BaseModel) else ():
         value, place = getattr(section, name), f"{key}.{name}".lstrip(".")
-        kinds = [mark.kind for mark in _marks(field) if isinstance(mark, ComponentOf)]
+        kinds = [mark.kind for mark in marks(field) if isinstance(mark, ComponentOf)]
         if kinds and value is not None:
             yield Named(place, value, kinds[0])
         elif isinstance(value, BaseModel | tuple):
             yield from named_components(value, place)
 
 
-def _marks(field: Any) -> list[Any]:
+def marks(field: Any) -> list[Any]:
     """The marks of a field, and of the types it may have: `Annotated[str, mark] | None` too."""
     nested = [mark for choice in get_args(field.annotation) for mark in getattr(choice, "__metadata__", ())]
     return [*field.metadata, *nested]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.components.base import Component, ComponentOf
+from darkroom.components.base import Component, ComponentOf, marks
 from darkroom.components.check import check_component, origin
 from darkroom.config import ConfigError
 from darkroom.config.load import load_components
@@ -45,7 +45,7 @@ def choose(
         if name not in METRICS:
             raise ValueError(f"there is no metric {name!r}; there are {', '.join(METRICS)}")
         values: dict[str, Any] = {}
-        for field, kind in _components_of(METRICS[name]).items():
+        for field, kind in _components_of(METRICS[name], asked).items():
             if kind not in asked:
                 raise ValueError(
                     f"{name} stands on a component: give --component {kind}=FOLDER{origin(kind)}"
@@ -71,14 +71,19 @@ def choose(
     return Chosen(sections, components)
 
 
-def _components_of(metric: Metric) -> dict[str, str]:
-    """Option -> kind of the component that it names."""
-    return {
+def _components_of(metric: Metric, asked: Mapping[str, str]) -> dict[str, str]:
+    """Option -> kind of the component that it names; where it may name one of several, the one asked for first."""
+    found: dict[str, str] = {
         name: mark.kind
         for name, field in metric.section.model_fields.items()
-        for mark in field.metadata
+        for mark in marks(field)
         if isinstance(mark, ComponentOf)
     }
+    needed = {name: kind for name, kind in found.items() if metric.section.model_fields[name].is_required()}
+    if needed or not found:
+        return needed
+    first = next((kind for kind in asked if kind in found.values()), next(iter(found.values())))
+    return {name: kind for name, kind in found.items() if kind == first}
 
 
 def _find(kind: str, told: str, root: Path) -> tuple[str, Component]:

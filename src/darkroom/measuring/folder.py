@@ -59,6 +59,10 @@ class Folder:
         columns = {"prompt_index": range(number), "picture": [0] * number, "file": self.names}
         return pl.DataFrame({"model": [MODEL] * number, **columns})
 
+    def called(self, number: int) -> Sequence[str]:
+        """What the first `number` pictures are called."""
+        return self.names[:number]
+
     @property
     def size_px(self) -> tuple[int, int]:
         """Width and height of the first picture."""

@@ -15,6 +15,7 @@ from darkroom.metrics.base import Inputs, Measured
 from darkroom.metrics.references import Statistics
 from darkroom.metrics.table import METRICS
 from darkroom.store import replacing, write_json
+from darkroom.store.drawn import KEYS
 
 _DIGITS = 6
 
@@ -65,21 +66,8 @@ def measure_folder(
     told = read_prompts(prompts, pictures.root, pictures.names) if prompts else None
     real = look_through(reference) if reference and statistics is None else None
     measured = _measure(chosen, pictures, statistics or real, told)
-    table = pictures.table().select("file")
-    if told is not None:
-        table = table.with_columns(
-            prompt=pl.Series([told.of.get(n) for n in pictures.names], dtype=pl.String)
-        )
-    scores: dict[str, float] = {}
-    for name, found in measured.items():
-        column = METRICS[name].column
-        if METRICS[name].summary == "distance":
-            scores[name] = round(float(found.table[column].item()), _DIGITS)
-            continue
-        assert told is not None
-        scores[name] = round(float(found.table[column].mean()), _DIGITS)  # type: ignore[arg-type]
-        values = pl.DataFrame({"file": list(told.of), column: found.table[column]})
-        table = table.join(values, on="file", how="left", maintain_order="left")
+    values = {name: found.table[METRICS[name].column].to_numpy().mean() for name, found in measured.items()}
+    scores = {name: round(float(value), _DIGITS) for name, value in values.items()}
     body = {
         "scores": scores,
         "protocol": {name: dict(found.protocol) for name, found in measured.items()},
@@ -88,7 +76,22 @@ def measure_folder(
         **({"reference": {"statistics_sha256": statistics.sha256}} if statistics else {}),
         **({"prompts": _told_prompts(told, pictures)} if told else {}),
     }
-    return Result(body, table)
+    return Result(body, _by_picture(pictures, told, measured))
+
+
+def _by_picture(pictures: Folder, prompts: Prompts | None, measured: dict[str, Measured]) -> pl.DataFrame:
+    """See `Result.table`."""
+    table = pictures.table().select("file")
+    if prompts is not None:
+        told = [prompts.of.get(name) for name in pictures.names]
+        table = table.with_columns(prompt=pl.Series(told, dtype=pl.String))
+    for name, found in measured.items():
+        if METRICS[name].summary == "distance":
+            continue
+        files = list(prompts.of) if prompts is not None and not METRICS[name].references else pictures.names
+        values = found.table.drop(KEYS).with_columns(file=pl.Series(files, dtype=pl.String))
+        table = table.join(values, on="file", how="left", maintain_order="left")
+    return table
 
 
 def _refuse_what_lacks(chosen: Chosen, reference: Any, prompts: Any) -> None:
@@ -110,7 +113,7 @@ def _refuse_what_lacks(chosen: Chosen, reference: Any, prompts: Any) -> None:
 def _measure(
     chosen: Chosen, pictures: Folder, real: Folder | Statistics | None, prompts: Prompts | None
 ) -> dict[str, Measured]:
-    """Metric -> what it found; of pictures without a prompt only distances say something."""
+    """Metric -> what it found; pictures without a prompt are compared with real ones only."""
     with_prompts = pictures.only(list(prompts.of)) if prompts else pictures
     records = [{"prompt": text, "tag": "prompts"} for text in prompts.of.values()] if prompts else []
     features: dict[str, np.ndarray] = {}

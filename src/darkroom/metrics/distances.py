@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from darkroom.metrics.base import VARIANT, Inputs, Measured
+from darkroom.metrics.base import Inputs, Measured
 from darkroom.metrics.embeddings import Compared, Encoder, encode
 from darkroom.metrics.references import Statistics
 from darkroom.store import sha256_json
@@ -28,22 +28,22 @@ def measure_distance(name: str, kind: str, distance: Distance, section: Compared
             the real ones may be a `Gaussian`.
     """
     encoder = section.encoder(inputs)
-    real, of_real, words = _real(encoder, section, inputs)
+    real, of_real, words = real_features(encoder, section, inputs)
     rows, num_drawn = [], 0
-    for model, drawn in inputs.drawn.items():
-        features = _features(encoder, section, inputs, ["drawn", model], drawn.pictures)
+    for model in inputs.drawn:
+        features = drawn_features(encoder, section, inputs, model)
         num_drawn = len(features)
         rows.append({"model": model, name: distance(real, features)})
     protocol = {
         "definition": f"{kind}, {encoder.words}, {words}, {num_drawn} generated",
         encoder.kind: dict(encoder.identity),
         **of_real,
-        **({VARIANT: encoder.variant} if encoder.variant else {}),
+        **encoder.named,
     }
     return Measured(pl.DataFrame(rows), protocol)
 
 
-def _real(encoder: Encoder, section: Compared, inputs: Inputs) -> tuple[Any, dict[str, Any], str]:
+def real_features(encoder: Encoder, section: Compared, inputs: Inputs) -> tuple[Any, dict[str, Any], str]:
     """Of the real pictures: features or a Gaussian, and what the protocol tells of them, as keys and in words."""
     found, number = inputs.references, section.num_reference_pictures
     if isinstance(found, Statistics):
@@ -52,6 +52,11 @@ def _real(encoder: Encoder, section: Compared, inputs: Inputs) -> tuple[Any, dic
     assert found is not None, "a metric with references is given them"
     features = _features(encoder, section, inputs, ["real", number], lambda: found.pictures(number))
     return features, {"reference_pictures": len(features)}, f"{len(features)} real"
+
+
+def drawn_features(encoder: Encoder, section: Compared, inputs: Inputs, model: str) -> np.ndarray:
+    """Features of a model's pictures in their order: float64, (pictures, dimensions)."""
+    return _features(encoder, section, inputs, ["drawn", model], inputs.drawn[model].pictures)
 
 
 def _features(

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from darkroom.components.base import ComponentOf
 from darkroom.imports import quick_imports
-from darkroom.metrics.base import Inputs
+from darkroom.metrics.base import VARIANT, Inputs
 from darkroom.settings.base import Section
 
 
@@ -46,6 +46,11 @@ class Encoder:
     identity: Mapping[str, str]
     words: str
     variant: str = ""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What a protocol tells of its variant."""
+        return {VARIANT: self.variant} if self.variant else {}
 
 
 class Compared(Section):

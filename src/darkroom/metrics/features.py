@@ -3,14 +3,15 @@
 Which library a network and its resize come from is part of a distance's name: numbers of different ones differ.
 """
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from darkroom.components.base import Component, ComponentOf
 from darkroom.imports import quick_imports
 from darkroom.metrics.base import Inputs
-from darkroom.metrics.embeddings import Compared, Encoder
+from darkroom.metrics.embeddings import Compared, Encoder, WithReferences
 
 
 class WithInception(Compared):
@@ -55,6 +56,38 @@ class WithDinov2(Compared):
         resize = f"bicubic to {SIZE} x {SIZE} px"
         identity = {**_identity(self.dinov2, component), "resize": resize}
         return Encoder("dinov2", load_dinov2(component), identity, f"{self.dinov2}, {resize}")
+
+
+class WithFeatures(Compared):
+    """A comparison with real pictures in the features of one of three networks."""
+
+    clip: Annotated[str, ComponentOf("clip")] | None = Field(
+        None, description="name of a CLIP, or else one of:"
+    )
+    inception: Annotated[str, ComponentOf("inception")] | None = Field(None, description="of FID's Inception")
+    dinov2: Annotated[str, ComponentOf("dinov2")] | None = Field(None, description="of a DINOv2")
+    resize: Literal["tf1", "clean"] = Field("tf1", description="for inception, as that of fid")
+    batch_size: int = Field(64, ge=1, description="pictures a forward pass")
+    num_reference_pictures: int = Field(10_000, ge=2, description="real pictures, the first so many by uid")
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if sum(name is not None for name in (self.clip, self.inception, self.dinov2)) != 1:
+            raise ValueError("name one component: clip, inception or dinov2")
+        return self
+
+    def encoder(self, inputs: Inputs) -> Encoder:
+        """See `Compared`."""
+        section: Compared
+        if self.clip is not None:
+            section = WithReferences(clip=self.clip)
+        elif self.inception is not None:
+            section = WithInception(inception=self.inception, resize=self.resize)
+        else:
+            assert self.dinov2 is not None, "one of the three is named"
+            section = WithDinov2(dinov2=self.dinov2)
+        found = section.encoder(inputs)
+        return replace(found, variant=f"{found.kind}, {found.variant}" if found.variant else found.kind)
 
 
 def _identity(name: str, component: Component) -> dict[str, str]:

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from darkroom.metrics.base import Inputs, Measured, Metric
 from darkroom.metrics.distances import checked, measure_distance
-from darkroom.metrics.embeddings import WithReferences
+from darkroom.metrics.embeddings import Compared, WithReferences
+from darkroom.metrics.features import WithFeatures
 
 # Pictures whose distances to all others are in memory at once.
 _ROWS = 1024
@@ -23,6 +24,12 @@ _ROUNDING = 1e-12
 
 class Neighbours(WithReferences):
     """Nearest neighbours of CLIP features among drawn and real pictures."""
+
+    num_neighbours: int = Field(5, ge=1, description="a picture's neighbourhood reaches to so many others")
+
+
+class NeighboursOf(WithFeatures):
+    """Nearest neighbours among drawn and real pictures, in the features of one network."""
 
     num_neighbours: int = Field(5, ge=1, description="a picture's neighbourhood reaches to so many others")
 
@@ -88,22 +95,22 @@ def _squares(first: np.ndarray, second: np.ndarray) -> Iterator[tuple[int, np.nd
         yield start, np.where(squares < least, 0, squares)
 
 
-def _metric(name: str, label: str) -> Metric:
-    def measure(section: Neighbours, inputs: Inputs) -> Measured:
+def _metric(name: str, label: str, section: type[Compared], column: str) -> Metric:
+    def measure(section: Neighbours | NeighboursOf, inputs: Inputs) -> Measured:
         def found(real: np.ndarray, generated: np.ndarray) -> float:
             return float(getattr(neighbourhood(real, generated, section.num_neighbours), name))
 
         kind = f"{name} of {section.num_neighbours} nearest neighbours"
         return measure_distance(column, kind, found, section, inputs)
 
-    column = f"{name}_clip"
     return Metric(
-        name=column, section=Neighbours, measure=measure, label=f"{label} on CLIP features", direction="higher",
-        digits=3, summary="distance", column=column, references=True,
+        name=column, section=section, measure=measure, label=label, direction="higher", digits=3,
+        summary="distance", column=column, references=True,
     )  # fmt: skip
 
 
-PRECISION = _metric("precision", "Precision")
-RECALL = _metric("recall", "Recall")
-DENSITY = _metric("density", "Density")
-COVERAGE = _metric("coverage", "Coverage")
+_LABELS = {"precision": "Precision", "recall": "Recall", "density": "Density", "coverage": "Coverage"}
+ON_CLIP = [
+    _metric(name, f"{label} on CLIP features", Neighbours, f"{name}_clip") for name, label in _LABELS.items()
+]
+ON_FEATURES = [_metric(name, label, NeighboursOf, name) for name, label in _LABELS.items()]

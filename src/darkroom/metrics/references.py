@@ -14,6 +14,8 @@ from darkroom.store import TarReader, read_table
 from darkroom.store.pictures import decode_picture
 
 _PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
+# That pictures are read in.
+_ORDER = ("part", "uid", "row")
 
 
 class RealPictures(Protocol):
@@ -21,6 +23,9 @@ class RealPictures(Protocol):
 
     def pictures(self, number: int) -> Iterator[np.ndarray]:
         """The first `number`: uint8 (height, width, 3), RGB."""
+
+    def called(self, number: int) -> Sequence[str]:
+        """What these are called, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class References:
     def pictures(self, number: int) -> Iterator[np.ndarray]:
         """The first `number`, see `choose` and `read_references`."""
         return read_references(self, choose(self, number))
+
+    def called(self, number: int) -> list[str]:
+        """The uids of these."""
+        uids: list[str] = choose(self, number).sort(*_ORDER)["uid"].to_list()
+        return uids
 
 
 def choose(references: References, number: int) -> pl.DataFrame:
@@ -93,7 +103,7 @@ def _first(references: References, parts: Sequence[pl.DataFrame], number: int) -
 
 def read_references(references: References, chosen: pl.DataFrame) -> Iterator[np.ndarray]:
     """The chosen pictures, uint8 (bucket_height, bucket_width, 3), part by part and by uid in each."""
-    for (part,), rows in chosen.sort("part", "uid", "row").group_by(["part"], maintain_order=True):
+    for (part,), rows in chosen.sort(*_ORDER).group_by(["part"], maintain_order=True):
         with TarReader(references.tars[int(str(part))]) as tar:
             for row in rows.iter_rows(named=True):
                 yield decode_picture(tar.read(row["offset"], row["size"]), row)

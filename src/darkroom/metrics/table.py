@@ -8,22 +8,36 @@ from collections.abc import Iterable, Sequence
 
 from darkroom.benchmarks.base import Record
 from darkroom.kinds import table
-from darkroom.metrics import clip_score, cmmd, fd_dinov2, fid, frechet, geneval, kernel, kid, manifold
+from darkroom.metrics import (
+    clip_score,
+    cmmd,
+    fd_dinov2,
+    fid,
+    fid_infinity,
+    frechet,
+    geneval,
+    kernel,
+    kid,
+    manifold,
+    mifid,
+    nearest,
+)
 
 METRICS = table(
     "darkroom.metrics",
     geneval.SPEC,
     clip_score.SPEC,
     fid.SPEC,
+    fid_infinity.SPEC,
+    mifid.SPEC,
     kid.SPEC,
     fd_dinov2.SPEC,
     frechet.SPEC,
     kernel.SPEC,
     cmmd.SPEC,
-    manifold.PRECISION,
-    manifold.RECALL,
-    manifold.DENSITY,
-    manifold.COVERAGE,
+    *manifold.ON_CLIP,
+    *manifold.ON_FEATURES,
+    nearest.SPEC,
 )
 """By name, in the order of reports."""
 
