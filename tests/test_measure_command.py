@@ -1,6 +1,7 @@
 """`darkroom measure` judges any folder of pictures, and says what it left out."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -210,13 +211,22 @@ def test_pictures_are_read_within_bounds_and_as_the_reference_libraries_read_the
     frames[0].save(tmp_path / "film.webp", save_all=True, append_images=frames[1:], lossless=True)
     frames[0].save(tmp_path / "gif.png", format="gif")
     Image.new("L", (101, 100)).save(tmp_path / "large.png")
+    Image.new("L", (51, 1)).save(tmp_path / "line.png")
     (tmp_path / "empty.jpeg").touch()
+    (tmp_path / "a\nb.png").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).touch()
+    (tmp_path / "shut").mkdir(mode=0)
+    (tmp_path / "round").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
     monkeypatch.setattr(folders, "MAX_PIXELS", 10_000)
     found = look_through(tmp_path)
     assert found.names == ["alpha.png", "grey.PNG", "turned.png"] and found.num_others == 0
     assert dict(found.unreadable) == {
         "deep.png": "grey of more than 8 bits", "empty.jpeg": "no PNG, JPEG or WebP", "film.webp": "animated",
         "gif.png": "no PNG, JPEG or WebP", "large.png": "101 x 100 px, more than 10,000",
+        "line.png": "51 x 1 px, one side more than 50 times the other", "a\\nb.png": "its name is no plain text",
+        "\\udcff.png": "its name is no plain text", "shut": "Permission denied", "pipe.png": "no regular file",
+        "round": "a link to a folder, which is not followed",
     }  # fmt: skip
     alpha, grey, turned = found.pictures()
     assert np.array_equal(alpha, colors[..., :3]) and np.array_equal(turned, colors[..., :3])
@@ -225,7 +235,9 @@ def test_pictures_are_read_within_bounds_and_as_the_reference_libraries_read_the
     Image.fromarray(colors[..., 1]).save(tmp_path / "grey.PNG")
     assert look_through(tmp_path).sha256 != before
     monkeypatch.setattr(folders, "MAX_BYTES", 10)
-    with pytest.raises(ValueError, match=r"holds no picture that can be read .*; alpha.png: \d+ bytes, more"):
+    with pytest.raises(ValueError, match=r"^\d+ bytes, more than 10$"):
+        folders.read(tmp_path / "alpha.png")
+    with pytest.raises(ValueError, match=r"holds no picture that can be read .*; a\\\\nb.png: its name"):
         look_through(tmp_path)
 
 

@@ -16,12 +16,15 @@ import polars as pl
 from PIL import Image, UnidentifiedImageError
 
 from darkroom.store import sha256_json
+from darkroom.store.found import shown
 
 MODEL = "pictures"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256_000_000
+# A CLIP scales the shorter side up to its own: a line of pixels would fill the memory.
+MAX_RATIO = 50
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Folder:
         root: the folder.
         names: paths in it of those that can be read, sorted, with `/`.
         digests: SHA-256 of each of these files.
-        unreadable: the others that have a picture's ending, and why.
+        unreadable: the others that have a picture's ending, and folders that are not looked into, and why.
         num_others: files that have not.
     """
 
@@ -85,28 +88,41 @@ def look_through(root: str | Path) -> Folder:
     if not root.is_dir():
         raise ValueError(f"{root}: is no folder; it should hold pictures ({', '.join(ENDINGS)})")
     found: dict[str, str] = {}
-    unreadable, num_others = {}, 0
-    for name in sorted(_files(root)):
+    unreadable: dict[str, str] = {}
+    num_others = 0
+    for name in sorted(_files(root, unreadable)):
         if not name.lower().endswith(ENDINGS):
             num_others += 1
             continue
         try:
+            if shown(name) != name:
+                raise ValueError("its name is no plain text")
             content = read(root / name)
             decoded(content)
         except ValueError as error:
-            unreadable[name] = str(error)
+            unreadable[shown(name)] = str(error)
         else:
             found[name] = hashlib.sha256(content).hexdigest()
+    unreadable = dict(sorted(unreadable.items()))
     if not found:
         first = next((f"; {name}: {why}" for name, why in unreadable.items()), "")
         raise ValueError(f"{root}: holds no picture that can be read ({', '.join(ENDINGS)}){first}")
     return Folder(root, list(found), list(found.values()), unreadable, num_others)
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            yield Path(folder, name).relative_to(root).as_posix()
+def _files(root: Path, unreadable: dict[str, str]) -> Iterator[str]:
+    """Paths in the folder; what of the folders in it cannot be looked into goes to `unreadable`."""
+
+    def told(path: str | Path) -> str:
+        return Path(path).relative_to(root).as_posix()
+
+    def failed(error: OSError) -> None:
+        unreadable[shown(told(error.filename))] = error.strerror or str(error)
+
+    for folder, inside, names in os.walk(root, onerror=failed):
+        links = [told(Path(folder, name)) for name in inside if Path(folder, name).is_symlink()]
+        unreadable.update((shown(link), "a link to a folder, which is not followed") for link in links)
+        yield from (told(Path(folder, name)) for name in names)
 
 
 def read(path: Path) -> bytes:
@@ -129,13 +145,15 @@ def decoded(content: bytes) -> np.ndarray:
     """One picture: uint8 (height, width, 3), RGB. Its header is looked at before anything is decoded.
 
     Raises:
-        ValueError: it is damaged, animated, of 16-bit grey, of another format, or has more than MAX_PIXELS.
+        ValueError: it is damaged, animated, of 16-bit grey or of another format, or too large or long.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width} x {height} px, more than {MAX_PIXELS:,}")
+            if max(width, height) > MAX_RATIO * min(width, height):
+                raise ValueError(f"{width} x {height} px, one side more than {MAX_RATIO} times the other")
             # A JPEG of several pictures is a camera's, with previews behind the first.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise ValueError("animated")
