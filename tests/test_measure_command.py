@@ -237,7 +237,7 @@ def test_pictures_are_read_within_bounds_and_as_the_reference_libraries_read_the
     monkeypatch.setattr(folders, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match=r"^\d+ bytes, more than 10$"):
         folders.read(tmp_path / "alpha.png")
-    with pytest.raises(ValueError, match=r"holds no picture that can be read .*; a\\\\nb.png: its name"):
+    with pytest.raises(ValueError, match=r"holds no picture that can be read .*: its name is no"):
         look_through(tmp_path)
 
 
