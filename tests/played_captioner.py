@@ -1,6 +1,6 @@
 """A server of the chat completions API on loopback, that answers as it is told: by tests, or as a program.
 
-python tests/played_captioner.py PORT [--late S] [--child FILE]
+python tests/played_captioner.py PORT [--late S] [--pages PATH ...] [--child FILE]
 """
 
 import argparse
@@ -85,7 +85,7 @@ class Server(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.most = self.now = 0
         self.counting = threading.Lock()
-        self.ready_at = 0.0
+        self.ready_at, self.pages = 0.0, ["/v1/models", "/health"]
 
     @property
     def url(self) -> str:
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         is_ready = time.monotonic() >= self.server.ready_at
-        code = (200 if is_ready else 503) if self.path in ("/v1/models", "/health") else 404
+        code = (200 if is_ready else 503) if self.path in self.server.pages else 404
         self.send_response(code)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -204,9 +204,12 @@ def main() -> None:
     asked.add_argument(
         "--child", type=Path, help="start a process in a session of its own, and write both ids"
     )
+    asked.add_argument(
+        "--pages", nargs="+", default=["/v1/models", "/health"], help="that tell whether it is"
+    )
     options = asked.parse_args()
     server = Server(options.port)
-    server.ready_at = time.monotonic() + options.late
+    server.ready_at, server.pages = time.monotonic() + options.late, options.pages
     if options.child:
         child = subprocess.Popen(
             [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True

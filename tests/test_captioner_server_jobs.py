@@ -144,10 +144,11 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     assert is_so()
 
 
-def test_a_command_is_started_waited_for_and_ended_with_all_its_children(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["/v1/models", "/health"])
+def test_a_command_is_started_waited_for_and_ended_with_all_its_children(tmp_path: Path, page: str) -> None:
     part, jpegs = make_pictures(tmp_path, 5)
     child = tmp_path / "child"
-    chosen = section(LOCAL, command=(*PLAYED, "--late", "0.5", "--child", str(child)))
+    chosen = section(LOCAL, command=(*PLAYED, "--late", "0.5", "--pages", page, "--child", str(child)))
     table, _ = captioned(part, chosen, tmp_path / "out.parquet")
     assert table["caption_long"].to_list() == expected(jpegs, "long")
     assert table["model_path"][0] == LOCAL

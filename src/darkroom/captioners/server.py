@@ -45,7 +45,7 @@ class Requests(Section):
     )
     concurrency: int = Field(32, ge=1, le=1024, description="requests under way at once, of one part")
     timeout_s: float = Field(120.0, gt=0, description="longest wait for a whole answer, seconds")
-    num_retries: int = Field(6, ge=0, le=20, description="more tries after a failure that may pass")
+    num_retries: int = Field(8, ge=0, le=20, description="more tries after a failure that may pass")
     start_timeout_s: float = Field(
         900.0, gt=0, description="longest wait until the server of `command` takes requests, seconds"
     )

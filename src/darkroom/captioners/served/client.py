@@ -104,16 +104,21 @@ class Client:
         return found
 
     async def is_ready(self) -> bool:
-        """Whether a server that is starting takes requests: some list their models before they are loaded."""
-        root = self._endpoint.url.removesuffix("/v1")
-        codes = []
-        for url in (f"{self._endpoint.url}/models", f"{root}/health"):
-            try:
-                async with asyncio.timeout(_LOOK_S), self._http.stream("GET", url) as response:
-                    codes.append(response.status_code)
-            except (TimeoutError, httpx.HTTPError):
-                return False
-        return codes[0] == 200 and codes[1] < 500
+        """Whether a server that is starting takes requests.
+
+        /health tells it. Some list their models before they have loaded them, so these count where there is no
+        /health.
+        """
+        health = await self._code(f"{self._endpoint.url.removesuffix('/v1')}/health")
+        return health == 200 or (health == 404 and await self._code(f"{self._endpoint.url}/models") == 200)
+
+    async def _code(self, url: str) -> int:
+        """The status that a page has; 0 where nobody answers."""
+        try:
+            async with asyncio.timeout(_LOOK_S), self._http.stream("GET", url) as response:
+                return response.status_code
+        except (TimeoutError, httpx.HTTPError):
+            return 0
 
     async def _try(self, body: bytes) -> Answer | Failed:
         self.num_requests += 1
