@@ -25,7 +25,7 @@ from played_captioner import (
 
 from darkroom.captioners.served import chat, client
 from darkroom.captioners.served.journal import Journal
-from darkroom.recaption.stage import recaption_part
+from darkroom.recaption.stage import recaption_part, scratch_folder
 from darkroom.store import read_table, sha256_file
 
 TESTS = Path(__file__).parent
@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from played_captioner import section
-from darkroom.recaption.stage import recaption_part
+from darkroom.recaption.stage import recaption_part, scratch_folder
 folder = Path({folder!r})
 part = folder / "part.parquet", folder / "part.tar", folder / "selection.parquet"
 print("begins", flush=True)
@@ -122,6 +122,19 @@ def test_other_settings_ask_everything_again_and_other_prefixes_nothing(
     assert read_table(tmp_path / "out.parquet")["caption_long"][0] == caption_of(jpegs[0], "")[1:]
     assert asked("out.parquet", requests={"concurrency": 3}) == 0
     assert asked("out.parquet", temperature=1.0) == 6
+
+
+def test_a_part_that_is_made_again_asks_only_what_failed(tmp_path: Path, server: Server) -> None:
+    part, jpegs = make_pictures(tmp_path, 20)
+    bad, chosen, out = expected(jpegs[3:5], "short"), section(server.url), tmp_path / "out.parquet"
+    server.reply = lambda request: request.send(b"", 503) if request.caption in bad else request.answer()
+    _, counts = captioned(part, chosen, out)
+    assert counts["failed"] == {"http_503": 2} and scratch_folder(out).exists()
+    server.reply = Request.answer
+    server.asked.clear()
+    table, counts = captioned(part, chosen, out)
+    assert server.asked == dict.fromkeys(bad, 1) and not counts["failed"]
+    assert table["caption_short"].to_list() == expected(jpegs, "short") and not scratch_folder(out).exists()
 
 
 # A server beside the job

@@ -12,6 +12,7 @@ import yaml
 from darkroom.config import ConfigError, Project, load_project
 from darkroom.config.load import layers_of
 from darkroom.publish import pipeline_text, published_runs, stage_entries, stage_name
+from darkroom.publish.recorded import current_options
 from darkroom.stages import (
     DATASET_SECTIONS,
     RUN_SECTIONS,
@@ -132,6 +133,28 @@ def test_a_component_that_lies_outside_the_project_is_no_dependency_but_a_parame
     entry = stage_entries(configuration)["measure-demo"]
     assert all(dep.startswith("results/") for dep in entry["deps"])
     assert params_of(entry)["config/components.yaml"] == {"demo-clip"}
+
+
+def test_options_that_are_not_recorded_are_no_parameters(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configuration / "config/datasets/demo.yaml"
+    dataset = yaml.safe_load(path.read_text())
+    server = {
+        "kind": "server",
+        "url": "http://127.0.0.1:1/v1",
+        "model": "m",
+        "long_prompt": "l",
+        "short_prompt": "s",
+    }
+    dataset["recaption"] = {**server, "requests": {"concurrency": 3}}
+    path.write_text(yaml.safe_dump(dataset))
+    entry = stage_entries(configuration)["recaption-demo"]
+    told = {f"recaption.{option}": value for option, value in server.items()}
+    assert params_of(entry)["config/datasets/demo.yaml"] == set(told)
+    # As DVC reads them, and writes them into dvc.lock.
+    monkeypatch.chdir(configuration)
+    assert current_options(entry)["config/datasets/demo.yaml"] == told
 
 
 @pytest.mark.parametrize(

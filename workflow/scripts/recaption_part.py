@@ -23,4 +23,4 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.manifest, [snakemake.output.captions], counts, snakemake.params.made_with
     )
     if snakemake.params.settings is not None:
-        forget(snakemake.output.captions)
+        forget(snakemake.output.captions, counts)

@@ -22,6 +22,7 @@ from darkroom.publish.tracked import outdated
 from darkroom.stages import current_stages
 
 _MANIFEST = "/manifest.json"
+_ABSENT = object()
 # Of an earlier phase's manifest a training's own says only which it was, not whether it is current itself.
 _AFTER_A_PHASE = ("train", "draw", "measure", "evaluate", "report")
 
@@ -111,9 +112,18 @@ def current_options(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """File -> those of its options that a stage of dvc.yaml is made with, as they are now."""
     named = {path: keys for item in entry["params"] for path, keys in item.items()}
     values = {path: read_options(path) for path in named}
+    found = {path: {key: _option(values[path], key) for key in keys} for path, keys in named.items()}
     return {
-        path: {key: values[path][key] for key in keys if key in values[path]} for path, keys in named.items()
+        path: {key: o for key, o in options.items() if o is not _ABSENT} for path, options in found.items()
     }
+
+
+def _option(values: Any, key: str) -> Any:
+    """What stands at a key, or at `section.key`; _ABSENT where nothing does."""
+    if isinstance(values, dict) and key in values:
+        return values[key]
+    section, _, inner = key.partition(".")
+    return _option(values[section], inner) if isinstance(values, dict) and section in values else _ABSENT
 
 
 def _has_settings(entry: dict[str, Any], held: Held) -> bool:

@@ -17,6 +17,7 @@ from darkroom.config.load import layers_of
 from darkroom.config.retries import retries_path
 from darkroom.publish.listed import chain_of, published_runs
 from darkroom.publish.tracked import tracked_names, tracked_path
+from darkroom.settings.base import Section
 from darkroom.settings.paths import local_path
 from darkroom.stages import (
     DATASET_SECTIONS,
@@ -126,17 +127,30 @@ class _Indented(yaml.SafeDumper):
 
 def _params(project: Project, stage: str, root: str | Path) -> dict[str, list[str]]:
     """File -> keys: every section that a stage is made from, in every file of the chain that sets it."""
+    config = project.dataset if stage in DATASET_SECTIONS else project.run
     kind, name = ("dataset", project.dataset_name) if stage in DATASET_SECTIONS else ("run", project.name)
     sections = {**DATASET_SECTIONS, **RUN_SECTIONS}[stage]
     params = {}
     for layer in layers_of(kind, name, root):
-        keys = [section for section in sections if section in layer.values]
+        told = {section: layer.values[section] for section in sections if section in layer.values}
+        keys = [
+            key for name, values in told.items() for key in _recorded(name, getattr(config, name), values)
+        ]
         if keys:
             params[f"config/{kind}s/{layer.name}.yaml"] = keys
     if stage == "download" and project.retries.rounds:
         params[str(retries_path(project.dataset_name))] = ["rounds"]
     components = component_names(project, stage)
     return {**params, **({"config/components.yaml": components} if components else {})}
+
+
+def _recorded(name: str, section: Any, values: Any) -> list[str]:
+    """The key of a section; of one with options that are not recorded, those of the others that a file sets."""
+    fields = type(section).model_fields if isinstance(section, Section) else {}
+    hidden = {option for option, field in fields.items() if field.exclude}
+    if not hidden or not isinstance(values, dict):
+        return [name]
+    return [f"{name}.{option}" for option in values if option not in hidden]
 
 
 def _component_folders(project: Project, stage: str, root: Path) -> list[str]:

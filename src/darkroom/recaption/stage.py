@@ -66,9 +66,10 @@ def recaption_part(
     captions = [_caption_row(row, texts, settings) for row, texts in zip(rows, answers, strict=True)]
     made = pl.DataFrame(captions, schema=_SCHEMA)
     write_table(out, made.with_columns(_provenance(settings, captioner)), sort_by=None)
+    counts = {**_counts(made), **captioner.counts}
     if not keep_scratch:
-        forget(out)
-    return {**_counts(made), **captioner.counts}
+        forget(out, counts)
+    return counts
 
 
 def scratch_folder(out: str | Path) -> Path:
@@ -76,9 +77,13 @@ def scratch_folder(out: str | Path) -> Path:
     return Path(out).parent / f".{Path(out).stem}.captions"
 
 
-def forget(out: str | Path) -> None:
-    """Remove what a captioner kept of a part that is finished."""
-    shutil.rmtree(scratch_folder(out), ignore_errors=True)
+def forget(out: str | Path, counts: Mapping[str, Any]) -> None:
+    """Remove what a captioner kept of a part that is finished, with these counts.
+
+    It stays where captions failed: made again, the part asks for these alone.
+    """
+    if not counts.get("failed"):
+        shutil.rmtree(scratch_folder(out), ignore_errors=True)
 
 
 def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
