@@ -264,7 +264,7 @@ def test_what_is_missing_is_told_before_any_picture_is_read(weights, drawn, real
         (["fid", "--component", inception], "fid compares with real pictures: give --reference FOLDER"),
         (["clip_score", "--component", clip], "clip_score compares with prompts: give --prompts TABLE"),
         (["clip_score", "--component", clip, "--resize", "tf1"], "resize is an option of none of clip_score"),
-        (["fid", *both, inception, "--resize", "best"], "resize: Input should be 'tf1' or 'clean'"),
+        (["fid", *both, inception, "--resize", "best"], "resize: Input should be 'tf1', 'clean' or 't"),
         (["fid", *both, inception, "--out", real], "is there already; name another folder, or remove it"),
     ):  # fmt: skip
         assert told in refused(drawn, "--metrics", *arguments), arguments

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from tiny_features import pictures, write_dinov2, write_inception, write_pictures
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchmetrics.image.fid import NoTrainInceptionV3
 from transformers import BitImageProcessorPil, Dinov2Model
 
 from darkroom.components.base import Component, named_components
@@ -69,6 +70,16 @@ def test_inceptions_features_are_torch_fidelitys_whatever_the_sizes(inception) -
     clean = load_inception(inception, "clean").encode_images(found)
     assert (clean[1] - features[1]).abs().max() < 1e-4 * features.max()  # 299 px are not resized
     assert (clean - features)[[0, 2, 3]].abs().amax(dim=1).min() > 1e-3 * features.max()
+
+
+def test_with_torchmetrics_resize_features_are_torchmetrics(inception) -> None:
+    found = pictures(4, 6, SIZES)
+    library = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights_of(inception)))
+    expected = torch.cat([library(torch.tensor(p).permute(2, 0, 1)[None]) for p in found])
+    features = load_inception(inception, "torchmetrics").encode_images(found)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    other = load_inception(inception, "clean").encode_images(found)
+    assert (other - features)[[0, 2, 3]].abs().amax(dim=1).min() > 3e-4 * features.max()
 
 
 @pytest.mark.parametrize("size", SIZES)

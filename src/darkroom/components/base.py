@@ -25,6 +25,8 @@ Kind = Literal[
     "dinov2",
     "model",
 ]
+# Of pictures for an inception, by the library whose it is; what each does `components.inception` tells.
+Resize = Literal["tf1", "clean", "torchmetrics"]
 
 
 class Component(Section):

@@ -1,4 +1,4 @@
-"""The Inception of FID: torch-fidelity's network and weights, with the resize of torch-fidelity or of clean-fid.
+"""The Inception of FID: torch-fidelity's network and weights, with the resize of one of three libraries.
 
 The weights are those of TensorFlow's Inception of 2015-12-05. Their file is a pickle: only tensors are read of it.
 """
@@ -7,18 +7,17 @@ import io
 import pickle
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from darkroom.components.base import Component
+from darkroom.components.base import Component, Resize
 from darkroom.components.check import INCEPTION_WEIGHTS
 from darkroom.components.files import WEIGHTS, component_folder, read_weights
 
-Resize = Literal["tf1", "clean"]
 SIZE = 299
 LIBRARY = f"torch-fidelity {version('torch-fidelity')}"
 
@@ -29,7 +28,8 @@ class Inception:
     Args:
         network: torch-fidelity's.
         resize: `tf1`: bilinear without antialias as TensorFlow 1 has it, torch-fidelity's; `clean`: PIL's bicubic
-            with antialias, each channel in float, clean-fid's.
+            with antialias, each channel in float, clean-fid's; `torchmetrics`: bilinear with antialias, which it
+            takes since 1.8.
     """
 
     def __init__(self, network: torch.nn.Module, resize: Resize) -> None:
@@ -50,8 +50,9 @@ def resize_tf1(picture: np.ndarray) -> Tensor:
     """uint8 (height, width, 3) -> float32 (3, 299, 299), 0 to 255, as TensorFlow 1 resizes."""
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
-    resized: Tensor = interpolate_bilinear_2d_like_tensorflow1x(pixels, (SIZE, SIZE), align_corners=False)
+    resized: Tensor = interpolate_bilinear_2d_like_tensorflow1x(
+        _floats(picture), (SIZE, SIZE), align_corners=False
+    )
     return resized[0]
 
 
@@ -65,7 +66,19 @@ def resize_clean(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clip(0, 255)
 
 
-_RESIZES = {"tf1": resize_tf1, "clean": resize_clean}
+def resize_torchmetrics(picture: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) -> float32 (3, 299, 299), 0 to 255, as torchmetrics resizes."""
+    resized: Tensor = F.interpolate(
+        _floats(picture), (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized[0]
+
+
+def _floats(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+
+
+_RESIZES = {"tf1": resize_tf1, "clean": resize_clean, "torchmetrics": resize_torchmetrics}
 
 
 def load_inception(component: Component, resize: Resize) -> Inception:

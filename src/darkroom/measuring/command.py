@@ -24,7 +24,7 @@ def measure(
         list[str] | None,
         typer.Option(help="KIND=FOLDER, or a name of config/components.yaml: inception=..., clip=..."),
     ] = None,
-    resize: Annotated[str, typer.Option(help="of fid and kid: tf1 or clean")] = "",
+    resize: Annotated[str, typer.Option(help="of fid and kid: tf1, clean or torchmetrics")] = "",
     batch_size: Annotated[int | None, typer.Option(help="pictures a forward pass", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="new folder for metrics.json and pictures.csv")] = None,
 ) -> None:

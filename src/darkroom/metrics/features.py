@@ -4,11 +4,11 @@ Which library a network and its resize come from is part of a distance's name: n
 """
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.components.base import Component, ComponentOf
+from darkroom.components.base import Component, ComponentOf, Resize
 from darkroom.imports import quick_imports
 from darkroom.metrics.base import Inputs
 from darkroom.metrics.embeddings import Compared, Encoder, WithReferences
@@ -20,8 +20,8 @@ class WithInception(Compared):
     inception: Annotated[str, ComponentOf("inception")] = Field(
         description="name of FID's Inception in config/components.yaml"
     )
-    resize: Literal["tf1", "clean"] = Field(
-        "tf1", description="to 299 px: tf1 is torch-fidelity's, bilinear; clean is clean-fid's, bicubic"
+    resize: Resize = Field(
+        "tf1", description="to 299 px, as torch-fidelity (tf1), clean-fid (clean) or torchmetrics does it"
     )
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
     num_reference_pictures: int = Field(10_000, ge=2, description="real pictures, the first so many by uid")
@@ -66,7 +66,7 @@ class WithFeatures(Compared):
     )
     inception: Annotated[str, ComponentOf("inception")] | None = Field(None, description="of FID's Inception")
     dinov2: Annotated[str, ComponentOf("dinov2")] | None = Field(None, description="of a DINOv2")
-    resize: Literal["tf1", "clean"] = Field("tf1", description="for inception, as that of fid")
+    resize: Resize = Field("tf1", description="for inception, as that of fid")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
     num_reference_pictures: int = Field(10_000, ge=2, description="real pictures, the first so many by uid")
 
