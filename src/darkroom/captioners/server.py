@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PORT = "{port}"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Of an answer, beside its text, and of the text; letters may be six bytes of JSON each.
+_MAX_BYTES, _MAX_BYTES_PER_TOKEN = 64_000, 200
 _NUM_MODELS = 20  # names of a part that a server may give
 _LOG = logging.getLogger(__name__)
 
@@ -219,7 +221,9 @@ class _Loaded:
         section, asked = self._section, self._section.requests
         port = str(free_port()) if section.command else ""
         url = section.url.replace(_PORT, port)
-        limits = (asked.concurrency, asked.timeout_s, asked.num_retries)
+        # A server that lies must not fill the memory: a part holds all of its answers.
+        max_bytes = _MAX_BYTES + _MAX_BYTES_PER_TOKEN * section.max_new_tokens
+        limits = (asked.concurrency, asked.timeout_s, asked.num_retries, max_bytes)
         endpoint = Endpoint(url, self._key, asked.key_variable, *limits)
         if not section.command:
             yield endpoint, None

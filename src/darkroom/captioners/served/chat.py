@@ -17,7 +17,6 @@ CONNECTION_ERROR, TIMEOUT, INCOMPLETE, TOO_LARGE = "connection_error", "timeout"
 HTML, NOT_JSON, NO_CHOICES, WRONG_TYPE = "html", "not_json", "no_choices", "wrong_type"
 WORDS = (CONNECTION_ERROR, TIMEOUT, INCOMPLETE, TOO_LARGE, HTML, NOT_JSON, NO_CHOICES, WRONG_TYPE)
 
-MAX_ANSWER_BYTES = 1_000_000
 _MAX_TOKENS = 2**31 - 1  # of the column's type
 _NUM_QUOTED = 200  # characters of a server's words
 _MAY_PASS = frozenset({CONNECTION_ERROR, TIMEOUT, INCOMPLETE, HTML, NOT_JSON})

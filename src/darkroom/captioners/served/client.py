@@ -14,7 +14,6 @@ from darkroom.captioners.served import is_loopback
 from darkroom.captioners.served.chat import (
     CONNECTION_ERROR,
     INCOMPLETE,
-    MAX_ANSWER_BYTES,
     TIMEOUT,
     TOO_LARGE,
     Answer,
@@ -45,6 +44,7 @@ class Endpoint:
         concurrency: requests under way at once.
         timeout_s: longest wait for a whole answer, seconds.
         num_retries: more tries of a request after a failure that may pass.
+        max_bytes: longest answer.
     """
 
     url: str
@@ -53,6 +53,7 @@ class Endpoint:
     concurrency: int
     timeout_s: float
     num_retries: int
+    max_bytes: int
 
     def without_key(self, text: str) -> str:
         """`text` without the key, which a server may repeat."""
@@ -131,7 +132,7 @@ class Client:
                     began, content = True, b""
                     async for piece in response.aiter_raw():
                         content += piece
-                        if len(content) > MAX_ANSWER_BYTES:
+                        if len(content) > self._endpoint.max_bytes:
                             return Failed(TOO_LARGE)
         except TimeoutError:
             return Failed(TIMEOUT)
