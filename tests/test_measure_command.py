@@ -125,6 +125,18 @@ def test_a_copy_of_a_real_picture_is_found_in_the_features_of_any_network(
         assert kind in body["protocol"]["nearest_real"]
 
 
+def test_a_metric_that_fails_takes_no_other_with_it(weights, drawn, tmp_path) -> None:
+    few = write_pictures(tmp_path / "few", pictures(2, 3))
+    arguments = ["--metrics", "coverage,nearest_real", "--reference", few, "--out", tmp_path / "out"]
+    arguments += ["--component", f"dinov2={weights / 'dinov2'}"]
+    result = CliRunner().invoke(app, ["measure", str(drawn), *map(str, arguments)])
+    assert result.exit_code == 1
+    assert "| Cosine to the nearest real picture (dinov2) | " in result.stdout
+    assert result.stderr.endswith("coverage was not measured: 5 neighbours need more pictures than 2\n")
+    body = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert list(body["scores"]) == ["nearest_real"] and list(body["not_measured"]) == ["coverage"]
+
+
 def test_statistics_stand_for_the_real_pictures_of_frechet_distances(weights, drawn, real, tmp_path) -> None:
     own = load_inception(Component(kind="inception", path=str(weights / "inception")), "tf1")
     features = own.encode_images(pictures(7, 1)).double().numpy()

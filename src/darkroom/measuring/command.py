@@ -28,7 +28,10 @@ def measure(
     batch_size: Annotated[int | None, typer.Option(help="pictures a forward pass", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="new folder for metrics.json and pictures.csv")] = None,
 ) -> None:
-    """Measure metrics on a folder of pictures, whoever made them."""
+    """Measure metrics on a folder of pictures, whoever made them.
+
+    Ends with 1 where one of the metrics could not be measured.
+    """
     from darkroom.measuring.chosen import choose
     from darkroom.measuring.measure import measure_folder
 
@@ -47,6 +50,10 @@ def measure(
         raise typer.Exit(2) from None
     for line in lines(found):
         typer.echo(line)
+    failed = found.body.get("not_measured", {})
+    for name, why in failed.items():
+        typer.echo(f"{name} was not measured: {why}", err=True)
+    raise typer.Exit(1 if failed else 0)
 
 
 def _reason(error: Exception) -> str:

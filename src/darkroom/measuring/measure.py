@@ -26,7 +26,8 @@ class Result:
 
     Attributes:
         body: `scores` (metric -> number), `protocol` (metric -> what its number depends on), and `pictures`,
-            `reference` and `prompts`, where given: numbers, digests, and what was left out.
+            `reference` and `prompts`, where given: numbers, digests, and what was left out; `not_measured` (metric
+            -> why), where one could not be.
         table: a row for each picture: `file`, `prompt` and its scores, null where it has none.
     """
 
@@ -58,14 +59,15 @@ def measure_folder(
         prompts: a table, see `read_prompts`.
 
     Raises:
-        ValueError: a metric lacks what it compares with, or a file is not what it should be.
+        ValueError: a metric lacks what it compares with, a file is not what it should be, or no metric could be
+            measured.
     """
     _refuse_what_lacks(chosen, reference, prompts)
     statistics = read_statistics(reference) if reference and not Path(reference).is_dir() else None
     pictures = look_through(folder)
     told = read_prompts(prompts, pictures.root, pictures.names) if prompts else None
     real = look_through(reference) if reference and statistics is None else None
-    measured = _measure(chosen, pictures, statistics or real, told)
+    measured, failed = _measure(chosen, pictures, statistics or real, told)
     values = {name: found.table[METRICS[name].column].to_numpy().mean() for name, found in measured.items()}
     scores = {name: round(float(value), _DIGITS) for name, value in values.items()}
     body = {
@@ -75,6 +77,7 @@ def measure_folder(
         **({"reference": _told(real)} if real else {}),
         **({"reference": {"statistics_sha256": statistics.sha256}} if statistics else {}),
         **({"prompts": _told_prompts(told, pictures)} if told else {}),
+        **({"not_measured": failed} if failed else {}),
     }
     return Result(body, _by_picture(pictures, told, measured))
 
@@ -112,20 +115,26 @@ def _refuse_what_lacks(chosen: Chosen, reference: Any, prompts: Any) -> None:
 
 def _measure(
     chosen: Chosen, pictures: Folder, real: Folder | Statistics | None, prompts: Prompts | None
-) -> dict[str, Measured]:
-    """Metric -> what it found; pictures without a prompt are compared with real ones only."""
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Metric -> what it found, or why it could not; pictures without a prompt are compared with real ones only."""
     with_prompts = pictures.only(list(prompts.of)) if prompts else pictures
     records = [{"prompt": text, "tag": "prompts"} for text in prompts.of.values()] if prompts else []
     features: dict[str, np.ndarray] = {}
-    found = {}
+    found, failed = {}, {}
     for name, section in chosen.sections.items():
         metric = METRICS[name]
         if isinstance(real, Folder) and metric.references:
             section = section.model_copy(update={"num_reference_pictures": max(2, len(real.names))})
         seen = pictures if metric.references else with_prompts
         inputs = Inputs({MODEL: seen}, records, chosen.components, real, features)
-        found[name] = metric.measure(section, inputs)
-    return found
+        try:
+            found[name] = metric.measure(section, inputs)
+        except ValueError as error:
+            # What others found, which may have taken hours, is not lost with it.
+            failed[name] = str(error)
+    if not found:
+        raise ValueError("; ".join(dict.fromkeys(failed.values())))
+    return found, failed
 
 
 def _told(folder: Folder) -> dict[str, Any]:
