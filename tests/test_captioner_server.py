@@ -321,6 +321,17 @@ def test_a_server_that_is_away_ends_the_part_early_and_it_is_named(tmp_path: Pat
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_a_server_that_never_answers_is_not_waited_for_through_all_tries(
+    tmp_path: Path, server: Server
+) -> None:
+    part, _ = make_pictures(tmp_path, 100)
+    server.reply = _stall
+    with pytest.raises(ValueError, match="16 requests in a row ended as timeout"):
+        captioned(part, section(server.url, {"timeout_s": 0.2, "num_retries": 20}), tmp_path / "out.parquet")
+    # Two rounds of eight, and what was under way when 16 requests had ended.
+    assert server.asked.total() <= 16 + 8 + 16
+
+
 @pytest.mark.parametrize("code", [401, 403])
 def test_a_wrong_key_ends_the_part_early_and_what_was_answered_is_not_asked_again(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, code: int

@@ -26,6 +26,8 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 MAX_WAIT_S = 300.0
 # So many requests in a row that end in one same way are the server's fault and not theirs.
 MAX_SAME_FAILURES = 16
+# Where all requests that may be under way have had no answer in time, so often, none is tried again.
+MAX_SILENCES = 2
 _CONNECT_S, _LOOK_S = 10.0, 5.0
 
 
@@ -68,7 +70,7 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.num_requests = 0
+        self.num_requests = self._silences = 0
         self._endpoint = endpoint
         # No answer is longer as sent than as read: what is compressed can be far larger than it looks.
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -97,6 +99,7 @@ class Client:
         for tried in range(self._endpoint.num_retries + 1):
             found = await self._try(body)
             is_over = isinstance(found, Answer) or not found.may_pass or tried == self._endpoint.num_retries
+            is_over |= self._silences >= MAX_SILENCES * self._endpoint.concurrency
             if is_over or (isinstance(found, Failed) and found.wait_s > MAX_WAIT_S):
                 break
             # Half of the pause is chance, so that requests that failed together do not come back together.
@@ -135,9 +138,11 @@ class Client:
                         if len(content) > self._endpoint.max_bytes:
                             return Failed(TOO_LARGE)
         except TimeoutError:
+            self._silences += 1
             return Failed(TIMEOUT)
         except httpx.HTTPError as error:
             return Failed(INCOMPLETE if began else CONNECTION_ERROR, str(error))
+        self._silences = 0
         found = read_answer(response.status_code, content)
         if isinstance(found, Failed):
             wait_s = _seconds(response.headers.get("Retry-After", "").strip())
