@@ -213,6 +213,18 @@ def test_the_run_key_follows_what_decides_the_weights_and_the_samples_only():
     assert len({key, *others}) == 7
 
 
+def test_the_run_key_knows_no_number_of_steps_where_the_learning_rate_does_not_depend_on_it():
+    model = MMDiTModel(num_blocks=1, num_heads=1)
+    sizes = {"global_batch_size": 4, "microbatch_size": 4}
+    constant = {**sizes, "learning_rate_decay": "constant"}
+    keys = [run_key(model, Train(num_steps=steps, **constant), 0, "a") for steps in (10, 20)]
+    stable = [
+        run_key(model, Train(num_steps=steps, num_decay_steps=decay, **sizes), 0, "a")
+        for steps, decay in ((10, 5), (20, 5), (20, 10))
+    ]
+    assert len({*keys}) == 1 and len({*stable}) == 1 and keys[0] != stable[0]
+
+
 def read_sharded(rank, port, run_dir):
     """One of two ranks that each hold half of every tensor's rows, as FSDP2 has them."""
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)

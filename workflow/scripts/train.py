@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from darkroom.components.base import Component
@@ -47,7 +46,7 @@ with job(args.log, settings.num_threads):
         from darkroom.train.checkpoint import run_key
         from darkroom.train.distributed import find_ranks
         from darkroom.train.phases import find_initial, made_from
-        from darkroom.train.samples import sample_writer
+        from darkroom.train.samples import copy_samples, sample_writer
         from darkroom.train.stage import SampleFiles, TrainInputs, TrainOutputs, train
 
     if find_ranks().is_first:
@@ -87,9 +86,8 @@ with job(args.log, settings.num_threads):
         draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
     )
     if find_ranks().is_first:
-        (run_dir / "samples").mkdir(exist_ok=True)
         with replacing(args.samples) as beside:
-            shutil.copytree(run_dir / "samples", beside)
+            copy_samples(settings, run_dir / "samples", beside)
         with replacing(args.loss) as beside:
             read_table(args.history).write_csv(beside)
         write_manifest(

@@ -148,6 +148,12 @@ class Train(Section):
     learning_rate_decay: Annotated[Literal["cosine", "constant", "linear"], ADDED] = Field(
         "cosine", description="after the warm-up: down to min_learning_rate, or constant"
     )
+    num_decay_steps: Annotated[int | None, ADDED] = Field(
+        None,
+        ge=1,
+        description="the decay takes the last so many steps, and the rate is constant before (warm-up, stable,"
+        " decay); null: it begins after the warm-up",
+    )
     num_warmup_steps: int = Field(0, ge=0, description="steps from 0 to the learning rate; below num_steps")
     warmup_shape: Annotated[Literal["linear", "cosine"], ADDED] = Field(
         "linear", description="how the warm-up rises"
@@ -186,6 +192,13 @@ class Train(Section):
     sample_every_steps: int = Field(0, ge=0, description="pictures during training; 0 is never")
     sample_prompts: tuple[str, ...] = Field((), description="what those pictures show")
     sampling: Sampling = Sampling()
+
+    @property
+    def num_stable_steps(self) -> int | None:
+        """Steps that are the same whatever num_steps is; None where every step's learning rate depends on it."""
+        if self.learning_rate_decay == "constant":
+            return self.num_steps
+        return None if self.num_decay_steps is None else self.num_steps - self.num_decay_steps
 
     @field_validator("dtype", "parameter_dtype", mode="before")
     @classmethod
@@ -247,6 +260,14 @@ class Train(Section):
             raise ValueError(
                 "learning_rate_decay constant has no end to fall to; leave min_learning_rate out"
             )
+        if self.num_decay_steps is not None:
+            if self.learning_rate_decay == "constant":
+                raise ValueError("learning_rate_decay constant never decays; leave num_decay_steps out")
+            if self.num_warmup_steps + self.num_decay_steps > self.num_steps:
+                raise ValueError(
+                    f"num_warmup_steps {self.num_warmup_steps} and num_decay_steps {self.num_decay_steps} are more"
+                    f" than num_steps {self.num_steps}"
+                )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}"

@@ -15,8 +15,12 @@ def learning_rate(
     minimum: float = 0.0,
     decay: Decay = "cosine",
     warmup: Warmup = "linear",
+    num_decay_steps: int | None = None,
 ) -> float:
     """A warm-up to `peak`, then half a cosine or a line down towards `minimum`, or `peak` to the end.
+
+    With `num_decay_steps` the rate is `peak` between the warm-up and the last so many steps: warm-up, stable,
+    decay (Hu et al. 2024, arXiv 2404.06395).
 
     Args:
         step: the optimizer step about to be taken, 0 for the first of num_steps.
@@ -40,7 +44,8 @@ def learning_rate(
         return peak * (step + 1) / num_warmup_steps
     if decay == "constant":
         return peak
-    progress = min(1.0, (step - num_warmup_steps) / (num_steps - num_warmup_steps))
+    length = num_steps - num_warmup_steps if num_decay_steps is None else num_decay_steps
+    progress = min(1.0, max(0.0, (step - num_steps + length) / length))
     if decay == "linear":
         return minimum + (peak - minimum) * (1 - progress)
     return minimum + (peak - minimum) * (1 + math.cos(math.pi * progress)) / 2

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from darkroom.config.run import Train
 from darkroom.store import apply_umask, sha256_file, sha256_json
 from darkroom.train import VERSION
 from darkroom.train.distributed import SINGLE, RankGroup
@@ -47,17 +48,23 @@ _NOT_IN_KEY = {
     # Of steps to come only: `History.restore` holds a checkpoint to those that it has left out.
     "skip_steps",
 }
+# Of trainings whose first steps do not depend on these: their checkpoints say which steps they are good for.
+_NOT_IN_KEY_IF_STABLE = {"num_steps", "num_decay_steps"}
 
 
-def run_key(model: BaseModel, train: BaseModel, seed: int, cache_digest: str) -> str:
+def run_key(model: BaseModel, train: Train, seed: int, cache_digest: str) -> str:
     """12 hex digits that name a training's run directory.
 
     Other data (`cache_digest`, SHA-256 of the cache's manifest), another model, seed or training option
     gives another key, and so a start at step 0; microbatches, threads, logging and checkpoint intervals
-    do not. What the pictures during training show does, because they are an output of the stage; so does
-    the stage's version, because half a training by one and half by another is neither.
+    do not, nor does the number of steps where the learning rate stays until a decay of its own. What the pictures
+    during training show does, because they are an output of the stage; so does the stage's version, because half a
+    training by one and half by another is neither.
     """
-    options = train.model_dump(mode="json", exclude=_NOT_IN_KEY)
+    may_grow = train.num_stable_steps is not None
+    options = train.model_dump(
+        mode="json", exclude=_NOT_IN_KEY | (_NOT_IN_KEY_IF_STABLE if may_grow else set())
+    )
     body = {"model": model.model_dump(mode="json"), "train": options, "seed": seed, "cache": cache_digest}
     return sha256_json({"format": FORMAT, "version": VERSION, **body})[:12]
 
@@ -83,8 +90,9 @@ def write_checkpoint(
     checkpoint: Checkpoint,
     check: Callable[[], None] = lambda: None,
     group: RankGroup = SINGLE,
+    keep_step: int | None = None,
 ) -> Path:
-    """Write a checkpoint and remove older ones, all but the newest NUM_KEPT; returns its folder.
+    """Write a checkpoint; removes older ones, but the newest NUM_KEPT and that of `keep_step`. Returns its folder.
 
     With `group`, every rank calls it with what `local_shards` found, and writes a file of its own; the first
     one puts the folder in its place when all have.
@@ -104,7 +112,7 @@ def write_checkpoint(
         _write_state(beside, checkpoint.step, {name: digests[0]} if group.is_single else files)
         apply_umask(beside)
         check()
-        # A folder of this step is torn or the same: a checkpoint is a function of run and step.
+        # A folder of this step is torn, or the same, or of a training with fewer steps, which had decayed there.
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(beside, folder)
     except BaseException:
@@ -113,8 +121,10 @@ def write_checkpoint(
         raise
     _sync(folder.parent)
     torn = [f for f in Path(run_dir).glob(f"{_TORN}*") if f.name.removeprefix(_TORN) <= folder.name]
+    kept = None if keep_step is None else checkpoint_folder(run_dir, keep_step)
     for older in [f for f in _folders(run_dir) if f.name <= folder.name][:-NUM_KEPT] + torn:
-        shutil.rmtree(older)
+        if older != kept:
+            shutil.rmtree(older)
     return folder
 
 
@@ -147,9 +157,14 @@ def checkpoint_folder(run_dir: str | Path, step: int) -> Path:
 
 
 def newest_checkpoint(
-    run_dir: str | Path, log: Callable[[str], None] = print, set_aside: bool = False
+    run_dir: str | Path,
+    log: Callable[[str], None] = print,
+    set_aside: bool = False,
+    why_not: Callable[[Path], str] = lambda folder: "",
 ) -> int | None:
-    """The step of the newest whole checkpoint, or None; `log` hears of torn ones.
+    """The step of the newest whole checkpoint, or None; `log` hears of those that are passed over.
+
+    Of a whole one `why_not` says why it is none of the training's, or "". It stays where it is.
 
     With `set_aside`, which only who holds the run directory may ask for, torn ones get another name, and are
     removed when the training has passed their step.
@@ -160,6 +175,8 @@ def newest_checkpoint(
     for folder in reversed(_folders(run_dir)):
         wrong = _patiently(folder, log)
         if wrong is None:
+            wrong = why_not(folder)
+        if not wrong:
             return int(folder.name.removeprefix("step-"))
         log(f"{folder}: passed over, {wrong}")
         if set_aside and isinstance(wrong, _Torn):
@@ -189,8 +206,10 @@ class Writer:
         log: Callable[[str], None] = print,
         check: Callable[[], None] = lambda: None,
         group: RankGroup = SINGLE,
+        keep_step: int | None = None,
     ) -> None:
         self._run_dir, self._log, self._check, self._group = run_dir, log, check, group
+        self._keep_step = keep_step
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -226,7 +245,7 @@ class Writer:
 
     def _run(self, checkpoint: Checkpoint) -> None:
         try:
-            write_checkpoint(self._run_dir, checkpoint, self._check, self._group)
+            write_checkpoint(self._run_dir, checkpoint, self._check, self._group, self._keep_step)
         except OSError as error:
             if not self._group.is_first:
                 return  # which has heard of it

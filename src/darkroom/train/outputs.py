@@ -19,7 +19,8 @@ class Outputs:
         self._model, self._state, self._settings, self._run = model, state, settings, run
         ranks, num_done = run.ranks, state.history.num_done
         group = RankGroup(ranks) if model.is_sharded else SINGLE
-        self._writer = Writer(run.folder, run.log, run.check, group)
+        self._last_stable = settings.num_stable_steps
+        self._writer = Writer(run.folder, run.log, run.check, group, self._last_stable)
         self._progress = Progress(run.folder, settings, num_done, run.log) if ranks.is_first else None
 
     def __enter__(self) -> "Outputs":
@@ -37,7 +38,8 @@ class Outputs:
         """
         settings, progress = self._settings, self._progress
         is_last = is_stopped or step == settings.num_steps
-        is_saved = is_last or step % settings.checkpoint_every_steps == 0
+        # From the last step before a decay a longer training goes on.
+        is_saved = is_last or step % settings.checkpoint_every_steps == 0 or step == self._last_stable
         if progress is not None:
             progress.done(step)
         if is_saved or step % settings.log_every_steps == 0:

@@ -54,7 +54,10 @@ def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> Initial
     params = body["params"]
     own = made_from(body["upstream"], params.get("datasets", ()))
     folder = Path(run_dir) / run_key(model, train, params["seed"], own)
-    step = newest_checkpoint(folder)
+    last = checkpoint_folder(folder, train.num_steps)
+    step = newest_checkpoint(
+        folder, why_not=lambda found: "" if found <= last else f"run {run} ends at step {train.num_steps}"
+    )
     if step != train.num_steps:
         found = "no checkpoint is there" if step is None else f"its last checkpoint is of step {step}"
         raise ValueError(

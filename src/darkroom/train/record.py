@@ -84,6 +84,17 @@ class History:
                 " train.max_grad_norm, which starts at step 0"
             )
 
+    def why_not(self, rows: torch.Tensor) -> str:
+        """Why a checkpoint with these rows is of a training of another length; "" where it may go on here.
+
+        Its learning rates tell: everything else that a step depends on is the same in all of a run directory.
+        """
+        if len(rows) > self._settings.num_steps:
+            return f"it is past num_steps {self._settings.num_steps}"
+        wanted = [learning_rate_at(step, self._settings) for step in range(len(rows))]
+        other = np.flatnonzero(rows[:, 1].numpy() != wanted)
+        return f"the learning rate of step {other[0] + 1} was another, as in a decay" if len(other) else ""
+
     def restore(self, rows: torch.Tensor) -> None:
         """Take over the rows of a checkpoint.
 

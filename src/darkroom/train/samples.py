@@ -1,5 +1,6 @@
 """Pictures during training: the same prompts and noise each time, so that progress can be seen."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from darkroom.components.files import moved
-from darkroom.config.run import Sampling
+from darkroom.config.run import Sampling, Train
 from darkroom.models.denoiser import Denoiser
 from darkroom.models.lora import has_lora
 from darkroom.sample.grid import write_grid
@@ -34,11 +35,26 @@ def sample_writer(
 
     def draw_samples(model: SampleModel, step: int) -> npt.NDArray[np.uint8]:
         pictures = model.draw(prompts, seeds, DrawOptions(sampling, batch_size=len(prompts)))
-        path = write_grid(Path(folder) / f"step-{step:08d}.png", pictures, list(prompts), cell_px=128)
+        path = write_grid(_sample_path(folder, step), pictures, list(prompts), cell_px=128)
         print(f"train: {len(prompts)} samples of step {step} in {path}")
         return np.concatenate(list(pictures), axis=1)
 
     return draw_samples
+
+
+def copy_samples(settings: Train, folder: str | Path, out: str | Path) -> None:
+    """Copy what `sample_writer` drew for this training into a new folder.
+
+    `folder` may hold more: of a training that was longer, or had drawn at other steps.
+    """
+    Path(out).mkdir()
+    every = settings.sample_every_steps
+    for step in range(every, settings.num_steps + 1, every) if every and settings.sample_prompts else ():
+        shutil.copy(_sample_path(folder, step), out)
+
+
+def _sample_path(folder: str | Path, step: int) -> Path:
+    return Path(folder) / f"step-{step:08d}.png"
 
 
 def drawing_from(make_pipeline: Callable[[Denoiser], Any], draw_samples: DrawSamples) -> OnSample:

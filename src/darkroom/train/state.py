@@ -41,7 +41,7 @@ class TrainState:
 
     def restore(self, saved: LoadedCheckpoint) -> None:
         """Go on from a checkpoint of this training, in place."""
-        self.history.restore(saved.tensors[_HISTORY])
+        self.history.restore(saved_history(saved))
         self.load(saved)
 
     def load(self, saved: LoadedCheckpoint, with_moments: bool = True) -> None:
@@ -79,6 +79,11 @@ class TrainState:
                 for place, weight in enumerate(flat)
             }
             optimizer.load_state_dict(state)
+
+
+def saved_history(saved: LoadedCheckpoint) -> torch.Tensor:
+    """The rows of a checkpoint's history, see `record.History`."""
+    return saved.tensors[_HISTORY]
 
 
 def _moment(saved: ShardedTensors, name: str, weight: torch.Tensor) -> torch.Tensor | int:

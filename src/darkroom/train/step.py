@@ -33,6 +33,7 @@ def learning_rate_at(step: int, settings: Train) -> float:
         settings.min_learning_rate,
         settings.learning_rate_decay,
         settings.warmup_shape,
+        settings.num_decay_steps,
     )
 
 

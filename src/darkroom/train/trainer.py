@@ -1,5 +1,7 @@
 """One training on a page: from step 0, a checkpoint or an earlier phase to the last step, or to a signal."""
 
+from pathlib import Path
+
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint
 from darkroom.train.distributed import StopVote, broadcast_from_first
 from darkroom.train.loader import BatchMaker, Loader
@@ -9,7 +11,7 @@ from darkroom.train.parallel import DistributedModel
 from darkroom.train.record import History
 from darkroom.train.seen import find_samples_seen
 from darkroom.train.signals import Stopped, stop_signals
-from darkroom.train.state import TrainState
+from darkroom.train.state import TrainState, saved_history
 from darkroom.train.step import Stepper, make_optimizers
 from darkroom.train.training import Training, TrainingRun
 
@@ -50,13 +52,18 @@ class Trainer:
         """Take over the state of the newest checkpoint, or else that of the phase before."""
         folder, initial = self.run.folder, self.training.initial
         step = broadcast_from_first(
-            lambda: newest_checkpoint(folder, self.run.log, set_aside=True), self.run.ranks
+            lambda: newest_checkpoint(folder, self.run.log, set_aside=True, why_not=self._why_not),
+            self.run.ranks,
         )
         if step is not None:
             self.state.restore(read_checkpoint(checkpoint_folder(folder, step)))
         elif initial is not None:
             initial.load_into(self.state, self.settings.carry_optimizer)
             self.run.log(f"train: goes on from {initial.run}, {initial.num_steps} steps in")
+
+    def _why_not(self, folder: Path) -> str:
+        """Why a checkpoint of the run directory is none of this training, or ""."""
+        return self.history.why_not(saved_history(read_checkpoint(folder)))
 
     def _go_on(self) -> None:
         """The steps that are left: batch, step, record, save."""
