@@ -27,6 +27,7 @@ MAKE = f"{HERE}make_runs_what_the_tests_run"
 PUBLISH = "test_publish.py::test_publishing_a_finished_run_leaves_a_clone_that_anybody_can_check"
 PUBLISHED = f"{HERE}a_published_result_is_checked_in_a_clone_without_its_data"
 MEASURE = "test_measure_command.py::test_the_commands_of_the_docs_judge_what_darkroom_sample_drew"
+AUDIT = "test_audit.py::test_the_commands_of_the_docs_show_scores_draw_a_sample_and_judge_its_labels"
 CLUSTER = "test_cluster_chain.py::test_"
 ADOPT = "test_adopt.py::test_who_adopts_a_published_result_reruns_only_what_they_change"
 EXAMPLES = f"{HERE}snakemake_plans_the_runs_of_the_examples"
@@ -94,6 +95,9 @@ COMMANDS = {
     " --reference src/darkroom_demo/pictures --component clip=demo-clip": MEASURE,
     "darkroom measure FOLDER --metrics fid,kid --reference REAL --resize clean --component inception=WEIGHTS"
     " --out measured": MEASURE,
+    "darkroom audit demo": AUDIT,
+    "darkroom audit demo --column pwatermark --sample 200": AUDIT,
+    "darkroom audit demo --column pwatermark --labels labels.csv --precision 0.95": AUDIT,
     "darkroom compare demo longer": "test_evaluate_stage.py::test_two_runs_are_compared_by_prompt_and_unequal_"
     "protocols_are_refused",
     "snakemake report": RUN,

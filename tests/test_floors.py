@@ -27,7 +27,7 @@ FLOORS = (
     {"evaluate"},
     {"report"},
     {"stages"},
-    {"publish"},
+    {"publish", "audit"},
     {"retry", "trace"},
     {"cli"},
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from darkroom.audit.command import audit
 from darkroom.kinds import installed, not_installed
 from darkroom.measuring.command import measure
 from darkroom.trace import commands as tracing
@@ -17,6 +18,7 @@ app.add_typer(cluster, name="cluster")
 app.command()(tracing.trace)
 app.command()(tracing.withdraw)
 app.command()(measure)
+app.command()(audit)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)

@@ -1,0 +1,33 @@
+"""Filling in the templates of the audit's pages, and the numbers on them."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, **values: Any) -> str:
+    """A page; everything that is not marked as safe is escaped."""
+    environment = Environment(
+        loader=PackageLoader("darkroom.audit", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(share=share, whole=whole, short=short)
+    return environment.get_template(template).render(**values)
+
+
+def share(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f} %"
+
+
+def whole(value: float) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def short(value: float) -> str:
+    """A score with four digits."""
+    return f"{value:.4g}"
