@@ -33,6 +33,9 @@ def write_project(root: Path) -> Path:
     watermark = {"model": "of-a-test", "classes": ["yes"]}
     values["scorers"] = {"size": {}, "duplicate": {}, "watermark": watermark}
     config.write_text(yaml.safe_dump(values))
+    components = root / "config/components.yaml"
+    named = {"of-a-test": {"kind": "image_classifier", "path": "$OF_A_TEST"}}
+    components.write_text(yaml.safe_dump({**yaml.safe_load(components.read_text()), **named}))
     folder = root / "results/datasets/demo"
     parts = {
         store.part_name(i): list(range(start, min(start + ROWS_PER_PART, NUM_ROWS)))

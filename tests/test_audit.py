@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from base64 import b64decode, b64encode
 from io import BytesIO
 from pathlib import Path
@@ -16,8 +18,11 @@ from PIL import Image
 from report_inputs import HOSTILE
 from typer.testing import CliRunner
 
+from darkroom import store
 from darkroom.audit.label_page import json_in_html
 from darkroom.cli import app
+from darkroom.config import load_project
+from darkroom.stages import stage_settings
 
 # An attribute that loads something that is not in the page.
 OUTSIDE = re.compile(r"""(src|href)\s*=\s*["']?(?!data:)[a-z]+:""")
@@ -147,6 +152,7 @@ def test_labels_that_do_not_count_are_counted_and_told(project: Path) -> None:
         f"{more[4]},,maybe",
     ]
     rows += [f"{more[0]},,no", f"{another},,yes", f"{'0' * 31}f,,yes", "\x1b[2J,,yes", f'"{more[5]}",nan,yes']
+    rows += ["uid,score,label", f"{more[0]},,no"]
     Path("l.csv").write_text("\ufeffuid,score,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     told = audit("--column", "pwatermark", "--labels", "l.csv")
     for line in (
@@ -154,7 +160,8 @@ def test_labels_that_do_not_count_are_counted_and_told(project: Path) -> None:
             "labelled: 33",
             "unsure: 1",
             "unlabelled: 6",
-            "given twice: 1 (line 37)",
+            "given twice with another answer: 1 (line 37)",
+            "given twice: 1 (line 43)",
             "no label: 1 (line 36: 'maybe')",
         ),
         f"of another audit: 1 ({another})",
@@ -163,6 +170,55 @@ def test_labels_that_do_not_count_are_counted_and_told(project: Path) -> None:
     ):
         assert line in told.splitlines(), (line, told)
     assert "\x1b" not in told
+
+
+def test_scores_of_other_settings_than_the_configurations_are_noted(project: Path) -> None:
+    manifest = project / "results/datasets/demo/score/manifest.json"
+    config = load_project("demo")
+    store.write_manifest(manifest, stage="score", params=stage_settings(config, "score"))
+    assert "note:" not in audit()
+    store.write_manifest(manifest, stage="score", params={**stage_settings(config, "score"), "scorers": {}})
+    assert f"note: {manifest.relative_to(project)}: was made with other settings" in audit(
+        "--column", "punsafe"
+    )
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_in_a_browser_keys_label_and_the_table_is_saved(project: Path) -> None:
+    audit("--column", "pwatermark", "--sample", 20)
+    path = project / "results/audits/demo/pwatermark/audit.html"
+    page, uids = path.read_text(), [each["uid"] for each in data_of(path.read_text())["pictures"]]
+    # As it is: its policy lets its own script run, and that shows the first picture.
+    dom = in_chromium(path)
+    assert "picture 1 of 20; answered 0: 0 yes, 0 no, 0 unsure" in dom
+    keys = ["y", "N", "u", "ArrowLeft", "n", "ArrowRight", "b", "q", "Backspace", "u"]
+    script = (
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => { document.title = text; });"
+        " return 'data:,'; };"
+        f"for (const key of {json.dumps(keys)}) document.dispatchEvent(new KeyboardEvent('keydown', {{key}}));"
+        "document.getElementById('save').click();"
+    )
+    page = re.sub(r"<meta http-equiv.*?>", "", page).replace("</body>", f"<script>{script}</script></body>")
+    path.write_text(page)
+    dom = in_chromium(path)
+    assert "picture 4 of 20; answered 3: 1 yes, 1 no, 1 unsure" in dom
+    (saved,) = re.findall(r"<title>(.*?)</title>", dom, re.DOTALL)
+    rows = list(csv.DictReader(saved.splitlines()))
+    assert [row["uid"] for row in rows] == uids
+    assert [row["label"] for row in rows[:4]] == ["yes", "no", "unsure", ""]
+    sample = pl.read_parquet(path.with_name("sample.parquet"))
+    for name in ("score", "weight"):
+        assert [float(row[name]) for row in rows] == sample[name].to_list()
+    # What the browser has kept is there when the page is opened again, and the first without an answer is shown.
+    path.write_text(page.replace(script, ""))
+    assert "picture 4 of 20; answered 3: 1 yes, 1 no, 1 unsure" in in_chromium(path)
+
+
+def in_chromium(page: Path) -> str:
+    """The page's elements after its scripts have run, in the browser's own writing."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={Path.cwd()}/browser"]
+    command = ["chromium", *options, "--virtual-time-budget=3000", "--dump-dom", page.absolute().as_uri()]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_a_larger_sample_holds_the_smaller_one_so_that_labels_stay(project: Path) -> None:

@@ -27,8 +27,9 @@ FLOORS = (
     {"evaluate"},
     {"report"},
     {"stages"},
-    {"publish", "audit"},
+    {"publish"},
     {"retry", "trace"},
+    {"audit"},
     {"cli"},
 )
 

@@ -45,12 +45,29 @@ def audit(
             told = _draw(scored, scored.column(scorer, column), sample, seed)
         else:
             told = _judge(scored, scored.column(scorer, column), labels, precision)
+        told += _notes(dataset)
     except (OSError, ValueError) as error:
         # Not as a wrong parameter: that is put into a box, and cuts what is to be copied from it.
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     for line in told:
         typer.echo(line)
+
+
+def _notes(dataset: str) -> list[str]:
+    """Whether the scores were made with other settings than the configuration's, where a run has the dataset."""
+    from darkroom.config import ConfigError
+    from darkroom.retry import project_of
+    from darkroom.stages import manifest_path, settings_problems
+    from darkroom.store import read_manifest
+
+    try:
+        project = project_of(dataset)
+    except ConfigError:
+        return []
+    path = manifest_path(project, "score")
+    wrong = settings_problems(project, "score", read_manifest(path), path) if path.exists() else []
+    return [f"note: {line}; run `snakemake score`" for line in wrong]
 
 
 def _overview(scored: "Scored") -> list[str]:

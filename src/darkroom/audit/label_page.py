@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
+from PIL import Image
 
 from darkroom.audit.pages import render
 from darkroom.audit.sample import Audit
@@ -69,5 +70,5 @@ def picture(scored: Scored, part: int, offset: int, size: int, max_side_px: int)
     """A stored picture as a data URI; empty where it cannot be read."""
     try:
         return jpeg_uri(scored.jpeg(part, offset, size), max_side_px)
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""

@@ -26,7 +26,8 @@ class Labels:
         counts: what became of the rows and of the sample's pictures. `labelled`, `unsure` and `unlabelled` are
             pictures of the sample. Rows: `of another audit` (a picture of the dataset that this sample does not
             hold), `unknown uid` (no picture of the dataset), `no label` (another word than yes, no and unsure),
-            `given twice` (the last counts), `score has changed` (another than the sample's, which counts).
+            `given twice` (the last counts), `given twice with another answer`, and `score has changed` (another
+            than the sample's, which counts).
         examples: for these, a few rows in words.
         strangers: uids that the sample does not hold.
     """
@@ -96,6 +97,8 @@ def _read_row(
     answers: dict[str, bool | None],
 ) -> None:
     uid, label = (row["uid"] or "").strip(), (row["label"] or "").strip().lower()
+    if (uid, label) == ("uid", "label"):
+        return  # the header of a table that was put behind another
     if uid not in scores:
         if _UID.fullmatch(uid):
             labels.strangers.append(uid)
@@ -110,7 +113,8 @@ def _read_row(
     if not label:
         return
     if uid in answers:
-        labels.note("given twice", where)
+        is_same = answers[uid] == _ANSWERS[label]
+        labels.note("given twice" if is_same else "given twice with another answer", where)
     answers[uid] = _ANSWERS[label]
 
 

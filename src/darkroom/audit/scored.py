@@ -99,13 +99,13 @@ class Scored:
         return self._folder / "download" / f"{self.parts[part]}.parquet"
 
     def read(self, columns: Sequence[Column]) -> pl.DataFrame:
-        """Every stored picture once, by uid: uid, row, part (place in `parts`), offset, size, and the columns.
+        """Every stored picture once: uid, row, part (place in `parts`), offset, size, and the columns.
 
         Raises:
             ValueError: a file or a column is missing; says what makes it.
         """
         parts = [self._read_part(part, columns) for part in range(len(self.parts))]
-        return pl.concat(parts, how="vertical_relaxed").unique("uid", keep="first").sort("uid")
+        return pl.concat(parts, how="vertical_relaxed").unique("uid", keep="first", maintain_order=True)
 
     def _read_part(self, part: int, columns: Sequence[Column]) -> pl.DataFrame:
         own = [column.name for column in columns if not column.scorer]
