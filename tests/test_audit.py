@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from audit_inputs import DAMAGED, MISSING, NUM_ROWS, WITHOUT_VALUE, write_project
 from doc_pages import DOCS, commands
 from PIL import Image
@@ -120,6 +121,36 @@ def test_every_score_is_shown_with_its_thresholds_and_the_pictures_nearest_to_th
     assert "1 without a value are kept" in section
     assert page.count("<svg") == 5  # `duplicate` is yes or no, and `first_row` has no value
     assert "<script" not in page and not OUTSIDE.search(page)
+
+
+def test_scores_that_are_words_or_not_finite_are_shown_too(project: Path) -> None:
+    config = project / "config/datasets/demo.yaml"
+    values = yaml.safe_load(config.read_text())
+    values["keep"] = [
+        {"column": "caption", "matches": "caption .*1", "name": "ones"},
+        {"column": "punsafe", "max": 0.5},
+    ]
+    config.write_text(yaml.safe_dump(values))
+    for table in project.glob("results/datasets/demo/download/*.parquet"):
+        row = pl.col("row")
+        odd = (
+            pl.when(row == 3)
+            .then(float("nan"))
+            .when(row == 4)
+            .then(float("inf"))
+            .otherwise(pl.col("punsafe"))
+        )
+        pl.read_parquet(table).with_columns(punsafe=odd).write_parquet(table)
+    told = audit()
+    with_one = sum("1" in f"{row}" for row in range(1, NUM_ROWS))
+    assert f"caption does not match 'caption .*1': {NUM_ROWS - with_one} dropped, {with_one} kept" in told
+    assert (
+        "punsafe is above 0.5: 2 dropped, 148 kept" in told
+    )  # as the filter has it: NaN is above all numbers
+    page = Path("results/audits/demo/overview.html").read_text()
+    (section,) = re.findall(r"<h2>caption</h2>(.*?)</section>", page, re.DOTALL)
+    assert f"<span>{NUM_ROWS - 12} more</span>" in section and "a random few" in section
+    assert "&lt;script&gt;alert" in section and "<script" not in page
 
 
 def test_hostile_words_of_the_list_are_escaped_on_every_page(project: Path) -> None:

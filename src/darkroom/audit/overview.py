@@ -38,6 +38,8 @@ def write_overview(scored: Scored, out: Path) -> list[str]:
 def _card(scored: Scored, pictures: pl.DataFrame, column: Column) -> dict[str, Any]:
     """What the page shows of a column."""
     values = pictures[column.name]
+    # What a list holds need not be finite, and has no place on an axis then.
+    shown = values.filter(values.is_finite()) if values.dtype.is_float() else values.drop_nulls()
     keep = [criterion for criterion in scored.config.keep if criterion.column == column.name]
     known = pictures.height - values.null_count()
     criteria = [_criterion(scored, pictures, of) for of in keep]
@@ -49,7 +51,7 @@ def _card(scored: Scored, pictures: pl.DataFrame, column: Column) -> dict[str, A
         "about": about(column.scorer),
         "known": known,
         "unknown": values.null_count(),
-        "chart": _histogram(values.drop_nulls(), keep) if column.kind == "number" and known else None,
+        "chart": _histogram(shown, keep) if column.kind == "number" and len(shown) else None,
         "bars": _bars(pictures, column, keep) if column.kind != "number" else [],
         "criteria": criteria,
         "lines": lines,
