@@ -52,29 +52,45 @@ def of_round(part):
     return f"{part.rpartition('-')[0]}." if round_of(part) else ""
 
 
+def parts_of_round(dataset, of, earlier):
+    """The parts that a scorer looks at together, whose files' names begin with `of`, or those of rounds before."""
+    first = next((part for part in PARTS[dataset] if of_round(part) == of), None)
+    if first is None:
+        raise WorkflowError(f"{dataset} has no parts {of or 'of the list'}")
+    return [
+        part
+        for part in PARTS[dataset]
+        if (round_of(part) < round_of(first) if earlier else of_round(part) == of)
+    ]
+
+
 def tables_of_round(earlier):
     """An input function: the tables of the parts of a round that a scorer looks at together, or of those before."""
 
     def tables(wildcards):
-        first = next(
-            (p for p in PARTS[wildcards.dataset] if of_round(p) == wildcards.of), None
-        )
-        if first is None:
-            raise WorkflowError(
-                f"{wildcards.of}{wildcards.scorer}: {wildcards.dataset} has no such round"
-            )
-        pattern = f"{DATASET}/download/{{part}}.parquet"
         return [
-            pattern.format(dataset=wildcards.dataset, part=part)
-            for part in PARTS[wildcards.dataset]
-            if (
-                round_of(part) < round_of(first)
-                if earlier
-                else of_round(part) == wildcards.of
+            f"{DATASET}/download/{{part}}.parquet".format(
+                dataset=wildcards.dataset, part=part
             )
+            for part in parts_of_round(wildcards.dataset, wildcards.of, earlier)
         ]
 
     return tables
+
+
+def scores_before(wildcards):
+    """What the scorers that a scorer of the whole dataset comes after say of the same parts."""
+    parts = [
+        part
+        for earlier in (True, False)
+        for part in parts_of_round(wildcards.dataset, wildcards.of, earlier)
+    ]
+    after = SCORERS[wildcards.scorer].after
+    return [
+        path
+        for part in parts
+        for path in score_files(project_of(wildcards), part, after)
+    ]
 
 
 def score_files(project, part, scorers):

@@ -26,6 +26,7 @@ rule score_dataset:
     input:
         tables=tables_of_round(earlier=False),
         before=tables_of_round(earlier=True),
+        scores=scores_before,
     output:
         columns=f"{DATASET}/score/{{of}}{{scorer}}.parquet",
         manifest=f"{DATASET}/score/{{of}}{{scorer}}.json",

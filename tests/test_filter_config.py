@@ -29,8 +29,8 @@ def test_without_keep_pictures_are_judged_by_what_every_source_has() -> None:
     ("criterion", "said"),
     [
         (
-            {"column": "language", "equals": "en"},
-            "keep.0.column: no column 'language'; did you mean 'Language'?",
+            {"column": "languages", "equals": "en"},
+            "keep.0.column: no column 'languages'; did you mean 'Language'?",
         ),
         ({"column": "zzz", "min": 1}, "no column 'zzz'; there are Language, aspect_ratio, caption,"),
         ({"column": "Language", "min": 1}, "'Language' holds text, and is compared with numbers"),

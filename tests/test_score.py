@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from filter_inputs import Parts, gone, sample
 
 from darkroom import score, store
+from darkroom.config.dataset import Dataset
+from darkroom.scorers.base import Part
 from darkroom.scorers.table import SCORERS
 
 
@@ -92,3 +95,39 @@ def test_files_that_a_scorer_made_with_other_options_are_not_gathered(tmp_path: 
     assert body["counts"] == {"size": {"rows": 3}}
     assert set(body["files"]) == {path.name for path in (*manifests, *parts.scores, parts.duplicates)}
     assert store.check_stage(tmp_path / "manifest.json").absent == []
+
+
+def longest_of_parts(options: object, part: Part) -> pl.DataFrame:
+    """`first_row`: of all pictures up to the end of a row's part, the one with the longest short side."""
+    ends = np.repeat(np.cumsum(part.lengths), part.lengths)
+    longest = [part.rows[:end].sort("min_side_px", "row")["row"][-1] for end in ends]
+    schema = {"duplicate": pl.Boolean, "first_row": pl.Int64}
+    return pl.DataFrame({"duplicate": [None] * len(ends), "first_row": longest}, schema)
+
+
+def test_a_scorer_that_comes_after_another_sees_its_columns_and_which_rows_are_of_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [sample(0, width=70), sample(1, width=80), gone(2)]
+    parts = Parts(tmp_path, first, [sample(3, width=75)], [sample(4, width=90)])
+    spec = replace(SCORERS["duplicate"], after=("size",), score=longest_of_parts)
+    monkeypatch.setitem(SCORERS, "duplicate", spec)
+    out = tmp_path / "out.parquet"
+    score.score_dataset("duplicate", {}, parts.tables, out, scores=parts.scores[::-1])
+    assert store.read_table(out)["first_row"].to_list() == [1, 1, 1, 1, 4]
+    # Of a round of retries its own rows are told, with those before them in sight.
+    score.score_dataset("duplicate", {}, parts.tables[1:2], out, parts.tables[:1], parts.scores)
+    assert store.read_table(out).select("row", "first_row").rows() == [(3, 1)]
+    with pytest.raises(ValueError, match=r"duplicate comes after size; give part-00002.size.parquet too"):
+        score.score_dataset("duplicate", {}, parts.tables, out, scores=parts.scores[:2])
+    store.write_table(parts.scores[0], store.read_table(parts.scores[0]).filter(pl.col("row") != 1))
+    with pytest.raises(ValueError, match=r"part-00000.size.parquet: lacks 1 rows of .*part-00000.parquet"):
+        score.score_dataset("duplicate", {}, parts.tables, out, scores=parts.scores)
+
+
+def test_a_scorer_is_refused_without_the_one_that_it_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORERS, "duplicate", replace(SCORERS["duplicate"], after=("size",)))
+    values = {"description": "x", "source": {"kind": "list", "path": "list.parquet"}, "recaption": None}
+    Dataset.model_validate({**values, "scorers": {"duplicate": {}, "size": {}}, "keep": []})
+    with pytest.raises(ValueError, match="duplicate works on what size says; list size too"):
+        Dataset.model_validate({**values, "scorers": {"duplicate": {}}, "keep": []})

@@ -157,12 +157,14 @@ def _components(project: Project, section: Section) -> dict[str, Any]:
 
 
 def scorer_digest(project: Project, scorer: str) -> str:
-    """SHA-256 of what one scorer's columns are made with: its options and components, and the versions of its
-    code and the stage's."""
+    """SHA-256 of what one scorer's columns are made with: its options and components, the versions of its code and
+    the stage's, and the same of the scorers that it comes after."""
     section = project.dataset.scorers.listed()[scorer]
     options, components = section.model_dump(mode="json"), _components(project, section)
     versions = {"scorer_version": SCORERS[scorer].version, **VERSIONS["score"]}
-    return sha256_json({"scorer": scorer, "options": options, **components, **versions})
+    before = {name: scorer_digest(project, name) for name in SCORERS[scorer].after}
+    after = {"after": before} if before else {}
+    return sha256_json({"scorer": scorer, "options": options, **components, **versions, **after})
 
 
 def settings_digest(project: Project, stage: str) -> str:

@@ -11,6 +11,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.tables,
         snakemake.output.columns,
         snakemake.input.before,
+        snakemake.input.scores,
     )
     write_part_manifest(
         snakemake.output.manifest, [snakemake.output.columns], counts, snakemake.params.made_with

@@ -88,5 +88,5 @@ class Dataset(Section):
     @model_validator(mode="after")
     def _criteria_have_names(self) -> "Dataset":
         check_names(self.keep)
-        self.scorers.columns()
+        self.scorers.check()
         return self

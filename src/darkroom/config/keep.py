@@ -51,6 +51,19 @@ class _Scorers(Section):
         """Name -> options of the scorers to ask, in the order of `SCORERS`."""
         return {name: getattr(self, name) for name in SCORERS if getattr(self, name) is not None}
 
+    def check(self) -> None:
+        """Refuse scorers that cannot be asked together.
+
+        Raises:
+            ValueError: two make a column of the same name, or one comes after another that is not listed.
+        """
+        self.columns()
+        listed = self.listed()
+        for name in listed:
+            for earlier in SCORERS[name].after:
+                if earlier not in listed:
+                    raise ValueError(f"scorers: {name} works on what {earlier} says; list {earlier} too")
+
     def columns(self) -> dict[str, tuple[str, Kind]]:
         """Column -> (the scorer that makes it, its kind), of the scorers listed.
 

@@ -54,22 +54,27 @@ def score_dataset(
     tables: Sequence[str | Path],
     out: str | Path,
     before: Sequence[str | Path] = (),
+    scores: Sequence[str | Path] = (),
 ) -> Counts:
     """As `score_part`, for a scorer that looks at the whole dataset at once; one file, sorted by row.
 
     The rows of a round of retries have a file of their own, so that those of the rounds before it, whose tables
     are `before`, keep theirs. The scorer sees them all.
 
+    Args:
+        scores: what the scorers that it comes `after` say of each of these tables, by the names of the files.
+
     Raises:
-        ValueError: `tables` is empty, or as in `score_part`.
+        ValueError: `tables` is empty, such a file is missing or lacks rows, or as in `score_part`.
     """
     if not tables:
         raise ValueError("score: no tables; give the download table of every part")
     spec = SCORERS[scorer]
-    rows = pl.concat([store.read_table(table, _columns(spec)) for table in (*before, *tables)])
-    num_new = sum(len(store.read_table(table, ["row"])) for table in tables)
-    scores = _scores(spec, options, Part(rows))
-    return _write(spec, rows.tail(num_new), scores.tail(num_new), out, sort_by="row")
+    files = {Path(path).name: path for path in scores}
+    parts = [_rows_with_scores(spec, table, files) for table in (*before, *tables)]
+    rows, num_new = pl.concat(parts), sum(part.height for part in parts[len(before) :])
+    found = _scores(spec, options, Part(rows, lengths=tuple(part.height for part in parts)))
+    return _write(spec, rows.tail(num_new), found.tail(num_new), out, sort_by="row")
 
 
 def gather(
@@ -109,6 +114,22 @@ def gather(
 def _columns(spec: Scorer) -> list[str]:
     pictures = ("offset", "size") if spec.reads == "pixels" else ()
     return list(dict.fromkeys((*_KEYS, *spec.needs, *pictures)))
+
+
+def _rows_with_scores(spec: Scorer, table: str | Path, files: Mapping[str, str | Path]) -> pl.DataFrame:
+    """A part's rows with the columns of the scorers that this one comes after."""
+    rows = store.read_table(table, _columns(spec))
+    for scorer in spec.after:
+        name = f"{Path(table).stem}.{scorer}.parquet"
+        if name not in files:
+            raise ValueError(f"the scorer {spec.name} comes after {scorer}; give {name} too")
+        scores = store.read_table(files[name], ["row", *SCORERS[scorer].columns])
+        if missing := rows.join(scores, on="row", how="anti").height:
+            raise ValueError(
+                f"{files[name]}: lacks {missing} rows of {table}; remove it and run `snakemake score`"
+            )
+        rows = rows.join(scores, on="row", how="left", maintain_order="left")
+    return rows
 
 
 def _scores(spec: Scorer, options: Mapping[str, Any], part: Part) -> pl.DataFrame:

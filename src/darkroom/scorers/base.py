@@ -34,11 +34,13 @@ class Part:
     rows: uid, row, status and the columns that the scorer `needs`.
     tar: the part's pictures, for a scorer that reads pixels.
     components: name -> pretrained component, of those that the scorer's options name.
+    lengths: for a scorer that reads the dataset, how many of the rows each part has, in order.
     """
 
     rows: "pl.DataFrame"
     tar: Path | None = None
     components: Mapping[str, Component] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
 
     def pictures(self) -> Iterator[tuple[int, bytes]]:
         """(place in `rows`, JPEG) of every stored picture, in the order of the tar."""
@@ -75,6 +77,8 @@ class Scorer:
             that has no value, as one without a picture, is null.
         extra: packages that it needs beyond darkroom's own; where they are missing no job starts.
         version: raised by whoever changes what it writes; its columns are then made again.
+        after: scorers of parts whose columns its rows have too, for a scorer that reads the dataset; they have to
+            be listed with it, and it scores again where they do.
     """
 
     name: str
@@ -85,3 +89,4 @@ class Scorer:
     score: Callable[[Any, Part], "pl.DataFrame"]
     extra: Extra | None = None
     version: int = 1
+    after: tuple[str, ...] = ()
