@@ -176,7 +176,7 @@ def test_two_runs_are_compared_by_prompt_and_unequal_protocols_are_refused(judge
     told = " ".join(refused.output.replace("│", " ").split())
     assert "protocol.sampling.guidance_scale is 5.0 in results/runs/demo/evaluate and 7.0 in" in told
     with pytest.raises(ValueError, match=r"metrics\.json: missing; snakemake evaluate makes it"):
-        compare(tmp_path / "nowhere", tmp_path)
+        compare({"nowhere": tmp_path / "nowhere", "here": tmp_path})
 
 
 class Brightness(Section):

@@ -254,26 +254,36 @@ def sample(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="an evaluated run")],
-    second: Annotated[
-        str,
-        typer.Argument(help="another one, with the same prompts and metrics; left out, what was published"),
-    ] = "",
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="evaluated runs, with the same prompts; of one alone, what was published"),
+    ],
+    latex: Annotated[bool, typer.Option(help="print a table for LaTeX, with the package booktabs")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="HTML file to write, with pictures of the same prompts side by side")
+    ] = None,
 ) -> None:
-    """Print the scores of two runs' models, and their differences paired by prompt.
+    """Print the scores of runs' models, and their differences to the first one's, paired by prompt.
 
     Of one run alone, whether each score agrees with the published one; ends with 1 where one does not.
     """
     from darkroom.evaluate.compare import compare as compare_folders
-    from darkroom.evaluate.compare import comparison_markdown
+    from darkroom.evaluate.comparison import comparison_latex, comparison_markdown
 
-    if not second:
-        _compare_with_published(first)
+    if len(runs) == 1:
+        _compare_with_published(runs[0])
         return
-    ours, theirs = (Path("results/runs") / run / "evaluate" for run in (first, second))
+    if len(set(runs)) < len(runs):
+        raise typer.BadParameter("name every run once")
+    folders = {run: Path("results/runs") / run for run in runs}
     try:
-        typer.echo(comparison_markdown(compare_folders(ours, theirs), first, second), nl=False)
-    except ValueError as error:
+        found = compare_folders({run: folder / "evaluate" for run, folder in folders.items()})
+        typer.echo((comparison_latex if latex else comparison_markdown)(found), nl=False)
+        if page is not None:
+            from darkroom.report.comparison import build_comparison
+
+            typer.echo(f"{build_comparison(folders, page)} written", err=True)
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
 
 

@@ -1,13 +1,13 @@
-"""Two runs compared: the differences of their scores, paired prompt by prompt, if they were measured alike."""
+"""Runs compared: the differences of their scores, paired prompt by prompt, if they were measured alike."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from darkroom.evaluate.scores import difference, score, task_names
+from darkroom.evaluate.scores import difference, score
 from darkroom.metrics.base import Metric
 from darkroom.metrics.table import METRICS
 from darkroom.store import read_table
@@ -16,67 +16,47 @@ NUM_RESAMPLES = 1000
 _SEED = 0
 
 
-def compare(first: str | Path, second: str | Path, num_resamples: int = NUM_RESAMPLES) -> dict[str, Any]:
-    """The scores of two trained models and the second's minus the first's, with intervals over prompts.
+def compare(runs: Mapping[str, str | Path], num_resamples: int = NUM_RESAMPLES) -> dict[str, dict[str, Any]]:
+    """The scores of several trained models and each one's minus the first's, with intervals over prompts.
 
-    Only metrics that both runs have measured are compared.
+    Only metrics that all runs have measured are compared.
 
     Args:
-        first, second: the folders of two runs' evaluate stage.
+        runs: name -> the folder of its evaluate stage, of two or more.
         num_resamples: of the bootstrap.
 
     Returns:
-        `first`, `second` and `difference`, each as metrics.json has `trained`.
+        `scores`: name -> what metrics.json has as `trained`; `differences`: the same of every name but the first.
 
     Raises:
         ValueError: a run is not evaluated, they share no metric, or a score depends on something that differs
             between them: names the key.
     """
-    bodies = [_read(Path(folder)) for folder in (first, second)]
-    names = [name for name in METRICS if all(name in body["trained"] for body in bodies)]
+    bodies = {name: _read(Path(folder)) for name, folder in runs.items()}
+    names = [name for name in METRICS if all(name in body["trained"] for body in bodies.values())]
     if not names:
-        raise ValueError(f"{first} and {second} have measured no metric in common")
-    mine, theirs = (_protocol(body["protocol"], names) for body in bodies)
-    for key, one, other in _unequal(mine, theirs):
-        raise ValueError(
-            f"protocol.{key} is {one!r} in {first} and {other!r} in {second}; scores of unequal protocols do"
-            " not compare"
-        )
+        raise ValueError(f"{' and '.join(map(str, runs.values()))} have measured no metric in common")
+    first, *others = runs
+    for other in others:
+        mine, theirs = (_protocol(bodies[run]["protocol"], names) for run in (first, other))
+        for key, one, another in _unequal(mine, theirs):
+            raise ValueError(
+                f"protocol.{key} is {one!r} in {runs[first]} and {another!r} in {runs[other]}; scores of unequal"
+                " protocols do not compare"
+            )
     whole = pl.concat(
-        read_table(Path(folder) / "prompts.parquet")
-        .filter(pl.col("model") == "trained")
-        .with_columns(model=pl.lit(name))
-        for name, folder in (("first", first), ("second", second))
+        trained_pictures(folder).with_columns(model=pl.lit(name)) for name, folder in runs.items()
     )
     tables = {name: _distances(METRICS[name], bodies) for name in names}
-    found = {model: score(model, whole, tables, num_resamples, _SEED) for model in ("first", "second")}
-    gaps = difference("second", "first", whole, tables, num_resamples, _SEED)
-    return {**found, "difference": gaps}
+    return {
+        "scores": {run: score(run, whole, tables, num_resamples, _SEED) for run in runs},
+        "differences": {run: difference(run, first, whole, tables, num_resamples, _SEED) for run in others},
+    }
 
 
-def comparison_markdown(compared: Mapping[str, Any], first: str, second: str) -> str:
-    """What `compare` found as a table, with 95 % intervals of the differences where there are any."""
-    lines = [f"| | {first} | {second} | difference |", "|---|---|---|---|"]
-    parts = [compared[part] for part in ("first", "second", "difference")]
-    for name, metric in METRICS.items():
-        if name in compared["first"] and metric.summary == "by_task":
-            scores = [part[name] for part in parts]
-            labels = task_names(metric, scores[0])
-            lines += [_row(label, metric, key, scores) for key, label in labels.items()]
-        elif name in compared["first"]:
-            lines.append(_row(metric.label, metric, name, parts))
-    return "\n".join(lines) + "\n"
-
-
-def _row(label: str, metric: Metric, key: str, scores: Sequence[Mapping[str, float]]) -> str:
-    def text(value: float, sign: str = "") -> str:
-        return f"{value:{sign}.{metric.digits}f}"
-
-    first, second, gap = scores
-    interval = ""
-    if f"{key}_low" in gap:
-        interval = f" ({text(gap[f'{key}_low'], '+')} to {text(gap[f'{key}_high'], '+')})"
-    return f"| {label} | {text(first[key])} | {text(second[key])} | {text(gap[key], '+')}{interval} |"
+def trained_pictures(folder: str | Path) -> pl.DataFrame:
+    """The rows of a run's prompts.parquet that are of its trained model, from the folder of its evaluate stage."""
+    return read_table(Path(folder) / "prompts.parquet").filter(pl.col("model") == "trained")
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -101,9 +81,9 @@ def _unequal(mine: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, 
         yield key, mine, theirs
 
 
-def _distances(metric: Metric, bodies: list[dict[str, Any]]) -> pl.DataFrame:
+def _distances(metric: Metric, bodies: Mapping[str, dict[str, Any]]) -> pl.DataFrame:
     """A distance's table: one number a model. Of other metrics the values stand with the pictures."""
     if metric.summary != "distance":
         return pl.DataFrame()
-    values = [body["trained"][metric.name] for body in bodies]
-    return pl.DataFrame({"model": ["first", "second"], metric.column: values})
+    values = [body["trained"][metric.name] for body in bodies.values()]
+    return pl.DataFrame({"model": list(bodies), metric.column: values})
