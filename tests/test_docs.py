@@ -30,6 +30,7 @@ MEASURE = "test_measure_command.py::test_the_commands_of_the_docs_judge_what_dar
 AUDIT = "test_audit.py::test_the_commands_of_the_docs_show_scores_draw_a_sample_and_judge_its_labels"
 CLUSTER = "test_cluster_chain.py::test_"
 ADOPT = "test_adopt.py::test_who_adopts_a_published_result_reruns_only_what_they_change"
+EXPORT = "test_format_lora_kohya.py::test_the_commands_of_the_docs_export_a_run"
 EXAMPLES = f"{HERE}snakemake_plans_the_runs_of_the_examples"
 
 # Every command of README.md and docs/ -> the test that exercises it, or RUN: this file runs it, with the
@@ -98,6 +99,8 @@ COMMANDS = {
     "darkroom audit demo": AUDIT,
     "darkroom audit demo --column pwatermark --sample 200": AUDIT,
     "darkroom audit demo --column pwatermark --labels labels.csv --precision 0.95": AUDIT,
+    "darkroom export sd14-lora --format single_file": EXPORT,
+    "darkroom export sd14-lora --format lora_kohya --dtype float32 --out circles.safetensors": EXPORT,
     "darkroom compare demo longer": "test_evaluate_stage.py::test_two_runs_are_compared_by_prompt_and_unequal_"
     "protocols_are_refused",
     "snakemake report": RUN,

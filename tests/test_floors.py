@@ -23,7 +23,7 @@ FLOORS = (
     {"objectives", "models", "graph", "score", "filter", "recaption", "bucket", "slurm"},
     {"formats"},
     {"cache", "sample", "measuring"},
-    {"train", "draw"},
+    {"train", "draw", "export"},
     {"evaluate"},
     {"report"},
     {"stages"},

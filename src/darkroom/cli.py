@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from darkroom.audit.command import audit
+from darkroom.export import export
 from darkroom.kinds import installed, not_installed
 from darkroom.measuring.command import measure
 from darkroom.trace import commands as tracing
@@ -19,6 +20,7 @@ app.command()(tracing.trace)
 app.command()(tracing.withdraw)
 app.command()(measure)
 app.command()(audit)
+app.command()(export)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)

@@ -131,20 +131,18 @@ def load_pipeline(folder: str | Path, transformer: str | Path | None = None) -> 
         ValueError: when the folder is no exported pipeline.
     """
     folder = Path(folder)
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder} is no exported pipeline: it has no model_index.json")
-    index = _index_of(folder)
+    index = read_index(folder)
     if index.get("safety_checker", [None, None]) != [None, None]:
         _LOG.warning("%s: loaded without its safety checker, which makes pictures black", folder)
         index |= {"safety_checker": [None, None], "requires_safety_checker": False}
-    cls = _pipeline_class(folder, index["_class_name"])
+    cls = pipeline_class(folder, index)
     accepted = inspect.signature(cls.__init__).parameters
     arguments: dict[str, Any] = {}
     for key, value in index.items():
         is_part = isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
         # A name with a slash in it would lead elsewhere.
         if is_part and key.isidentifier() and (folder / key).is_dir():
-            arguments[key] = _load_part(_place(folder, key, transformer), *value)
+            arguments[key] = load_part(_place(folder, key, transformer), *value)
         elif key in accepted:
             arguments[key] = None if value == [None, None] else value
     try:
@@ -153,8 +151,15 @@ def load_pipeline(folder: str | Path, transformer: str | Path | None = None) -> 
         raise ValueError(f"{folder} has not the parts of a {cls.__name__}: {error}") from error
 
 
-def _index_of(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """What the model_index.json of a pipeline's folder says.
+
+    Raises:
+        ValueError: the folder has none, or it names no pipeline.
+    """
     path = folder / "model_index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no exported pipeline: it has no model_index.json")
     try:
         index = read_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -164,7 +169,9 @@ def _index_of(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _pipeline_class(folder: Path, found: Any) -> Any:
+def pipeline_class(folder: Path, index: dict[str, Any]) -> Any:
+    """The installed class of the pipeline in a folder with this index; a ValueError tells that none is known."""
+    found = index["_class_name"]
     library, name = found if isinstance(found, list) and len(found) == 2 else ("diffusers", found)
     own = _own_class(name) if library == "pipeline" else None
     if own is not None:
@@ -196,7 +203,8 @@ def _place(folder: Path, key: str, transformer: str | Path | None) -> Path:
     return folder / key
 
 
-def _load_part(folder: Path, library: str, name: str) -> Any:
+def load_part(folder: Path, library: str, name: str) -> Any:
+    """One part of a pipeline, of an installed class that model_index.json names; networks in float32."""
     own = _own_class(name, library)
     if own is None and library not in ("diffusers", "transformers"):
         raise ValueError(f"{folder} is a {library}.{name}: neither darkroom's nor a class of diffusers")

@@ -1,12 +1,12 @@
 """Adapters alone, as diffusers' `load_lora_weights` reads them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 
+from darkroom.formats.tensors import sort_metadata
 from darkroom.models.denoiser import Denoiser
 from darkroom.models.lora import has_lora, lora_config, lora_state
 
@@ -28,16 +28,4 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
         f"{part}_lora_adapter_metadata": lora_config(network),
     }
     writer.save_lora_weights(folder, **written)
-    _sort_metadata(folder / LORA_FILE)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file, in place: safetensors writes them in a random order."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-        assert len(text) == length, path
-        file.seek(8)
-        file.write(text)
+    sort_metadata(folder / LORA_FILE)
