@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (tests take the fixtures that are imported)
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,7 +69,8 @@ def metadata_of(path: Path) -> dict[str, str]:
 def changed(folder: Path, out: Path, part: str, **values) -> str:
     """A copy of a model's folder with other values in a part's configuration."""
     shutil.copytree(folder, out)
-    path = out / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    names = {"scheduler": "scheduler_config.json", "tokenizer_3": "tokenizer_config.json"}
+    path = out / part / names.get(part, "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
     return str(out)
 
@@ -199,12 +201,18 @@ def test_its_metadata_say_what_it_is_by_modelspec(models):
     assert names == sorted(names) and found["sd2"]["modelspec.title"] == "Stable Diffusion 1.x and 2.x"
 
 
-def test_who_loads_it_is_told_what_tools_do_not_take_from_the_file(models):
+def test_who_loads_it_is_told_what_tools_do_not_take_from_the_file(models, tmp_path):
     notes = "\n".join(models("sd2").notes)
     assert "ModelSamplingDiscrete with v_prediction and zsnr" in notes
     assert (
         "unet has cross_attention_dim 16; ComfyUI and A1111 know this architecture with 1024 alone" in notes
     )
+    told = "ComfyUI fills prompts up to 77 T5 tokens, and this model's tokenizer_3 to 48: .* min_length 48"
+    model = models("sd3")
+    assert "T5TokenizerOptions" not in "\n".join(model.notes)
+    folder = changed(model.folder, tmp_path / "model", "tokenizer_3", model_max_length=48)
+    _, notes = export_file(folder, "single_file", tmp_path / "out.safetensors")
+    assert re.search(told, "\n".join(notes))
     assert "ModelSampling" not in "\n".join(models("sd3").notes + models("sdxl").notes + models("sd1").notes)
 
 

@@ -66,8 +66,9 @@ class ExportedModel:
 
     def config(self, part: str) -> dict[str, Any]:
         """The configuration of a part."""
-        name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        path = self.folder / part / name
+        kind = part.partition("_")[0]
+        prefix = f"{kind}_" if kind in ("scheduler", "tokenizer") else ""
+        path = self.folder / part / f"{prefix}config.json"
         if not path.is_file():
             raise ValueError(f"{path}: missing; {self.folder} is no whole pipeline")
         config: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))

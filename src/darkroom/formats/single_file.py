@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from darkroom.families.sd3 import MAX_TOKENS
 from darkroom.formats.base import ExportedModel, Format, in_dtype
 from darkroom.formats.original.places import PlaceOf, rearranged
 from darkroom.formats.original.text import (
@@ -37,6 +38,8 @@ _SCHEDULE = {
     "trained_betas": None,
     "num_train_timesteps": 1000,
 }
+# Family -> T5's tokenizer, and how many tokens ComfyUI fills a prompt up to.
+_T5_TOKENS = {"sd3": ("tokenizer_3", 77), "flux": ("tokenizer_2", 256)}
 _SGM, _SD3_REFERENCE = (
     "https://github.com/Stability-AI/generative-models",
     "https://github.com/Stability-AI/sd3-ref",
@@ -236,6 +239,14 @@ def _notes(model: ExportedModel, original: Original) -> list[str]:
         notes.append(
             f"ComfyUI needs the node ModelSamplingSD3 with shift {scheduler.get('shift')} behind this model"
         )
+    tokenizer, length = _T5_TOKENS.get(model.family.name, ("", 0))
+    if tokenizer and model.has(tokenizer):
+        found = model.config(tokenizer).get("model_max_length", length)
+        if found != length and found <= MAX_TOKENS:
+            notes.append(
+                f"ComfyUI fills prompts up to {length} T5 tokens, and this model's {tokenizer} to {found}:"
+                f" the node T5TokenizerOptions with min_length {found} does so too"
+            )
     return notes
 
 
