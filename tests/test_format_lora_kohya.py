@@ -151,6 +151,9 @@ def test_a_model_without_adapters_and_one_of_another_kind_are_refused(models, tm
             save_file(tensors, file, {"lora_adapter_metadata": json.dumps(metadata)})
             with pytest.raises(ValueError, match=message):
                 export_file(str(model.base), "lora_kohya", tmp_path / "out.safetensors")
+        file.write_bytes(b"PK" * 40)
+        with pytest.raises(ValueError, match="is no file of adapters"):
+            export_file(str(model.base), "lora_kohya", tmp_path / "out.safetensors")
     finally:
         file.unlink()
     assert not list(tmp_path.iterdir())

@@ -280,6 +280,14 @@ def test_a_number_too_large_for_half_precision_is_refused(models, tmp_path):
     export_file(str(folder), "single_file", tmp_path / "out.safetensors", "bfloat16")
 
 
+def test_a_file_that_is_cut_off_is_named(models, tmp_path):
+    shutil.copytree(models("sd1").folder, tmp_path / "model")
+    weights = tmp_path / "model/unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises((ValueError, OSError), match="model/unet"):
+        export_file(str(tmp_path / "model"), "single_file", tmp_path / "out.safetensors")
+
+
 def test_the_command_says_what_is_wrong_and_replaces_nothing_unasked(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -71,15 +71,26 @@ class ExportedModel:
         path = self.folder / part / f"{prefix}config.json"
         if not path.is_file():
             raise ValueError(f"{path}: missing; {self.folder} is no whole pipeline")
-        config: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
+        config = read_json(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{path}: is no configuration but a {type(config).__name__}")
         return config
 
     def state(self, part: str) -> "dict[str, Tensor]":
-        """The tensors of a part, in float32."""
+        """The tensors of a part, in float32.
+
+        Raises:
+            ValueError: its files are not whole.
+        """
+        from safetensors import SafetensorError
+
         from darkroom.formats.diffusers import load_part
 
         library, name = self.index[part]
-        state: dict[str, Tensor] = load_part(self.folder / part, library, name).state_dict()
+        try:
+            state: dict[str, Tensor] = load_part(self.folder / part, library, name).state_dict()
+        except SafetensorError as error:
+            raise ValueError(f"{self.folder / part} cannot be read: {error}") from error
         return state
 
 

@@ -5,7 +5,6 @@ of Stable Diffusion 1.x and 2.x has diffusers' names there, others have those of
 of layers that are one layer there become one of the added-up rank.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.formats.base import ExportedModel, Format, in_dtype
 from darkroom.formats.original.places import Place, PlaceOf, changed, grouped
 from darkroom.formats.single_file import ORIGINALS, metadata
+from darkroom.settings.json_texts import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def read_adapters(folder: Path, part: str) -> "tuple[dict[str, tuple[Tensor, Ten
     Raises:
         ValueError: there are none, or they are of another kind than LoRA.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     from darkroom.formats.lora import LORA_FILE
 
@@ -62,11 +62,16 @@ def read_adapters(folder: Path, part: str) -> "tuple[dict[str, tuple[Tensor, Ten
             f"{folder} has no adapters ({LORA_FILE}); a run with model.lora writes them, and --format single_file"
             " holds a whole model"
         )
-    with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        settings = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    config: dict[str, Any] = {name.removeprefix(f"{part}."): value for name, value in settings.items()}
-    if "r" not in config or "lora_alpha" not in config:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            settings = read_json((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is no file of adapters: {error}") from error
+    named = settings.items() if isinstance(settings, dict) else ()
+    config: dict[str, Any] = {name.removeprefix(f"{part}."): value for name, value in named}
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not (isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0):
         raise ValueError(f"{path} says no rank and alpha (lora_adapter_metadata), as darkroom's exports do")
     other = [name for name in _OTHER if config.get(name)]
     other += [name for name in state if not (name.endswith((_DOWN, _UP)) and name.startswith(f"{part}."))]
@@ -76,7 +81,7 @@ def read_adapters(folder: Path, part: str) -> "tuple[dict[str, tuple[Tensor, Ten
         )
     layers = [name.removesuffix(_DOWN).removeprefix(f"{part}.") for name in state if name.endswith(_DOWN)]
     pairs = {name: (state[f"{part}.{name}{_DOWN}"], state[f"{part}.{name}{_UP}"]) for name in layers}
-    return pairs, int(config["r"]), float(config["lora_alpha"])
+    return pairs, rank, float(alpha)
 
 
 def joined(
