@@ -132,7 +132,7 @@ class Format:
 
 
 def in_dtype(tensors: "Mapping[str, Tensor]", dtype: str) -> "dict[str, Tensor]":
-    """Tensors in another precision.
+    """Copies of tensors in another precision.
 
     Raises:
         ValueError: a finite number is too large for it.
@@ -141,7 +141,7 @@ def in_dtype(tensors: "Mapping[str, Tensor]", dtype: str) -> "dict[str, Tensor]"
 
     found = {}
     for name, tensor in tensors.items():
-        found[name] = tensor.to(getattr(torch, dtype))
+        found[name] = tensor.to(getattr(torch, dtype), copy=True)
         if not torch.equal(found[name].isfinite(), tensor.isfinite()):
             largest = tensor.abs().max().item()
             raise ValueError(f"{name} holds {largest:.3g}, too large for {dtype}: take --dtype bfloat16")

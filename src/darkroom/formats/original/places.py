@@ -39,13 +39,14 @@ def grouped(names: Iterable[str], place_of: PlaceOf) -> dict[str, list[tuple[str
 
 
 def rearranged(state: Mapping[str, "Tensor"], place_of: PlaceOf) -> dict[str, "Tensor"]:
-    """A network's tensors in their original layout."""
+    """A network's tensors in their original layout; what stays as it is shares its memory."""
     import torch
 
-    return {
-        name: torch.cat([changed(state[source], place) for source, place in pieces])
-        for name, pieces in grouped(state, place_of).items()
-    }
+    found = {}
+    for name, pieces in grouped(state, place_of).items():
+        tensors = [changed(state[source], place) for source, place in pieces]
+        found[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    return found
 
 
 def changed(tensor: "Tensor", place: Place) -> "Tensor":
