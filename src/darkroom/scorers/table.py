@@ -11,6 +11,8 @@ from darkroom.scorers import (
     duplicate,
     faces,
     language,
+    near_duplicate,
+    perceptual_hash,
     quality,
     size,
     text_in_picture,
@@ -32,4 +34,6 @@ SCORERS: dict[str, Scorer] = table(
     unsafe.SPEC,
     text_in_picture.SPEC,
     faces.SPEC,
+    perceptual_hash.SPEC,
+    near_duplicate.SPEC,
 )
