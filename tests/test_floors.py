@@ -17,7 +17,7 @@ LIBRARIES = {"torch", "diffusers", "transformers", "numpy", "PIL"}
 FLOORS = (
     {"exported", "kinds", "imports", "settings", "store", "lock", "precision", "differences", "apportion"},
     {"components", "download", "pinned"},
-    {"families", "sources", "scorers", "captioners", "benchmarks", "jobs"},
+    {"families", "sources", "scorers", "captioners", "benchmarks", "trackers", "jobs"},
     {"metrics"},
     {"config"},
     {"objectives", "models", "graph", "score", "filter", "recaption", "bucket", "slurm"},

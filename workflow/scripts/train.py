@@ -2,14 +2,17 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from darkroom.components.base import Component
+from darkroom.config import load_project
 from darkroom.config.model import read_model
 from darkroom.config.run import Cache, Train
 from darkroom.config.shares import DatasetShare
 from darkroom.imports import quick_imports
 from darkroom.jobs import job, summary_line, tell
+from darkroom.pinned import config_folder
 from darkroom.sources.priors import prior_uids
 from darkroom.store import (
     check_newest_files,
@@ -19,6 +22,8 @@ from darkroom.store import (
     sha256_file,
     write_manifest,
 )
+from darkroom.trackers.base import Tracked
+from darkroom.trackers.table import TRACKERS
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--settings", type=json.loads, required=True, help="the stage's settings, JSON")
@@ -80,10 +85,15 @@ with job(args.log, settings.num_threads):
         [place for place, _ in tensors],
     )
     priors = prior_uids(args.class_tables) if args.class_tables else None
+    # No part of the settings: where curves are shown changes nothing that is made.
+    tracked = Tracked(args.run_dir.name, run_dir.name, args.settings, run_dir)
+    trackers = load_project(tracked.run, config_folder().parent).run.trackers
+    boards = {of.kind: partial(TRACKERS[of.kind].start, of, tracked) for of in trackers}
     counts = train(
         TrainInputs(files, components, model, settings, seed, priors, initial, datasets),
         TrainOutputs(run_dir, args.model, args.untrained, args.history),
         draw_samples=sample_writer(settings.sample_prompts, settings.sampling, seed, run_dir / "samples"),
+        boards=boards,
     )
     if find_ranks().is_first:
         with replacing(args.samples) as beside:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from darkroom.captioners.base import KINDS, BatchedSection, Generated, Pictures
 from darkroom.components.base import Component
-from darkroom.store.manifest import COMPUTED_IN
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,6 +71,8 @@ class InBatches:
 
     @property
     def counts(self) -> Mapping[str, Any]:
+        from darkroom.store import COMPUTED_IN
+
         return {COMPUTED_IN: {self._batched.computed_in: self._captioned}}
 
     def captions(self, pictures: Pictures) -> list[list[Generated]]:

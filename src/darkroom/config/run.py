@@ -1,6 +1,6 @@
 """What a run is: dataset, buckets, cache, model, training, pictures, metrics and evaluation."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -13,6 +13,8 @@ from darkroom.config.objective import Objective
 from darkroom.config.shares import DatasetShare, check_shares
 from darkroom.metrics.table import METRICS
 from darkroom.settings.base import ADDED, Section
+from darkroom.trackers.base import TrackerSection
+from darkroom.trackers.table import TRACKERS
 
 
 class Bucket(Section):
@@ -332,6 +334,15 @@ class Evaluate(Section):
     num_bootstrap: int = Field(1000, ge=10, description="resamples (of prompts) for the intervals")
 
 
+_TRACKERS = tuple(spec.section for spec in TRACKERS.values())
+if TYPE_CHECKING:
+    AnyTracker = TrackerSection
+elif len(_TRACKERS) == 1:
+    AnyTracker = _TRACKERS[0]
+else:
+    AnyTracker = Annotated[Union[_TRACKERS], Field(discriminator="kind")]  # noqa: UP007
+
+
 class Run(Section):
     """A run: `config/runs/NAME.yaml`."""
 
@@ -348,6 +359,9 @@ class Run(Section):
     draw: Draw = Field(description="the pictures that it is judged by")
     measure: Measure = Field(description="by metric, what is measured on them; a metric left out is not")
     evaluate: Evaluate = Field(Evaluate(), description="how sure scores are")
+    trackers: Annotated[tuple[AnyTracker, ...], ADDED] = Field(
+        (), description="where the training's curves go, besides TensorBoard; a change makes nothing again"
+    )
 
     @model_validator(mode="after")
     def _names_datasets(self) -> "Run":
@@ -362,6 +376,14 @@ class Run(Section):
                 " datasets gives each its share; name one dataset, or leave this out"
             )
         return self
+
+    @field_validator("trackers")
+    @classmethod
+    def _one_of_each_kind(cls, trackers: "tuple[AnyTracker, ...]") -> "tuple[AnyTracker, ...]":
+        kinds = [tracker.kind for tracker in trackers]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"{twice[0]} is there twice; a training has one board of each kind")
+        return trackers
 
     @property
     def dataset_names(self) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ class Outputs:
         group = RankGroup(ranks) if model.is_sharded else SINGLE
         self._last_stable = settings.num_stable_steps
         self._writer = Writer(run.folder, run.log, run.check, group, self._last_stable)
-        self._progress = Progress(run.folder, settings, num_done, run.log) if ranks.is_first else None
+        told = run.folder, settings, num_done, run.log, run.boards
+        self._progress = Progress(*told) if ranks.is_first else None
 
     def __enter__(self) -> "Outputs":
         return self

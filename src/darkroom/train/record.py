@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch.distributed as dist
 
 from darkroom.config.run import Train
 from darkroom.store import write_table
+from darkroom.trackers.base import Board
 from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
 from darkroom.train.step import NUM_BINS, learning_rate_at
@@ -124,17 +127,28 @@ class History:
 
 
 class Progress:
-    """Log lines and TensorBoard scalars of rank 0."""
+    """Log lines and curves of rank 0, in TensorBoard and wherever `boards` show them."""
 
-    def __init__(self, run_dir: str | Path, settings: Train, first_step: int, log: Log) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._settings, self._log, self._board_failed = settings, log, False
+    def __init__(
+        self,
+        run_dir: str | Path,
+        settings: Train,
+        first_step: int,
+        log: Log,
+        boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
+    ) -> None:
+        self._settings, self._log = settings, log
         self._mark = StepMark(run_dir)
         if self._mark.found or first_step:
             repeated = max(0, self._mark.found - first_step)
             log(f"train: resumed at step {first_step}, {repeated} steps repeated")
-        self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=first_step)  # type: ignore[no-untyped-call]
+        curves = partial(_TensorBoard, Path(run_dir) / "tensorboard", first_step)
+        starts: dict[str, Callable[[], Board]] = {"TensorBoard": curves, **boards}
+        self._boards: dict[str, Board] = {}
+        self._failed: set[str] = set()
+        for name, start in starts.items():
+            with self._forgiving(name):
+                self._boards[name] = start()
         self._start = self._last = time.perf_counter()
         self._first_step = self._last_step = first_step
         self._last_wait = 0.0
@@ -165,33 +179,54 @@ class Progress:
             found = rows[:, 3 + number][np.isfinite(rows[:, 3 + number])]
             if len(found):
                 scalars[f"loss_by_timestep/{name}"] = found.mean()
-        with self._forgiving():
-            for name, value in scalars.items():
-                self._board.add_scalar(name, float(value), step)  # type: ignore[no-untyped-call]
+        for name, board in self._boards.items():
+            with self._forgiving(name):
+                board.scalars(step, {key: float(value) for key, value in scalars.items()})
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
 
     def picture(self, step: int, picture: npt.NDArray[np.uint8] | None) -> None:
-        """Show a picture (H, W, 3), if there is one, in TensorBoard."""
+        """Show a picture (H, W, 3), if there is one."""
         if picture is None:
             return
-        with self._forgiving():
-            self._board.add_image("samples", picture, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        for name, board in self._boards.items():
+            with self._forgiving(name):
+                board.picture(step, picture)
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
+        """Write out what boards still hold back."""
         self._mark.close()
-        with self._forgiving():
-            self._board.close()  # type: ignore[no-untyped-call]
+        for name, board in self._boards.items():
+            with self._forgiving(name):
+                board.close()
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """Curves are read and not kept: a full disk costs them, and is told once."""
+    def _forgiving(self, name: str) -> Iterator[None]:
+        """Curves are read and not kept: a full disk or a service that is away costs them, and is told once."""
         try:
             yield
-        except OSError as error:
-            if not self._board_failed:
-                self._log(f"train: TensorBoard's file could not be written ({error}); the training goes on")
-            self._board_failed = True
+        except Exception as error:
+            if name not in self._failed:
+                self._log(f"train: {name} could not be written ({error}); the training goes on")
+            self._failed.add(name)
+
+
+class _TensorBoard:
+    """See `trackers.base.Board`."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, picture: npt.NDArray[np.uint8]) -> None:
+        self._writer.add_image("samples", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from darkroom.objectives.training import TrainingObjective
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.schedulers import make_scheduler
 from darkroom.store import COMPUTED_IN, replacing, sha256_json
+from darkroom.trackers.base import Board
 from darkroom.train.data import LatentCache, SampleSource, joint_null_rate
 from darkroom.train.determinism import deterministic
 from darkroom.train.distributed import Ranks, find_device, find_ranks, wait_for_first
@@ -134,6 +136,7 @@ def train(
     outputs: TrainOutputs,
     *,
     draw_samples: DrawSamples | None = None,
+    boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
     device: str | None = None,
     log: Log = print_line,
 ) -> dict[str, Any]:
@@ -174,7 +177,7 @@ def train(
                     *(samples, model, average, settings, inputs.seed, priors, inputs.initial),
                     inputs.mixture(samples),
                 ),
-                TrainingRun(outputs.run_dir, ranks, log, on_sample, check),
+                TrainingRun(outputs.run_dir, ranks, log, on_sample, check, boards),
             )
             _tell_shares(trainer, log)
             history = trainer.train()

@@ -1,6 +1,6 @@
 """What a training is, and where it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import nn
 
 from darkroom.config.run import Train
+from darkroom.trackers.base import Board
 from darkroom.train.data import SampleSource
 from darkroom.train.distributed import Ranks
 from darkroom.train.mixed import Mixture
@@ -51,6 +52,7 @@ class TrainingRun:
     ranks: those that share every batch; each makes a `Trainer`, and rank 0 writes.
     on_sample: draws pictures, on rank 0, when `sample_every_steps` says so.
     check: called before a checkpoint is put in place, and may raise.
+    boards: name -> starts what shows curves besides TensorBoard; called on rank 0.
     """
 
     folder: str | Path
@@ -58,3 +60,4 @@ class TrainingRun:
     log: Log = print_line
     on_sample: OnSample | None = None
     check: Callable[[], None] = lambda: None
+    boards: Mapping[str, Callable[[], Board]] = field(default_factory=dict)
