@@ -19,10 +19,9 @@ from test_download_server import GOOD, Handler, Server, serving, settings
 from darkroom import store
 from darkroom.download.decoders import Picture
 from darkroom.download.driven import Fetching
-from darkroom.download.journal import Journal, forget, journal_folder
+from darkroom.download.journal import DECODED, FETCHED, Journal, forget, journal_folder
 from darkroom.download.stage import (
     FEWEST_FAILURES,
-    MOST_DEATHS,
     TooManyFailures,
     download_part,
     fetch_what_is_missing,
@@ -35,16 +34,16 @@ CHOSEN = {"num_threads": 2, "timeout_s": 20.0, "total_timeout_s": 30.0}
 # What runs in the process that is killed: the stage, and a row that may take the process with it.
 CHILD = """
 import os, signal, sys
-from darkroom.download.fetch import PictureOpener
+from darkroom.download.journal import Journal
 from darkroom.download.stage import download_part
 from darkroom.settings.download import Download
 urls, folder, port, settings, deadly = sys.argv[1:]
-fetch = PictureOpener.fetch
-def fetch_or_die(self, url):
-    if deadly and url.endswith(deadly):
+arrive = Journal.arrive
+def arrive_and_die(self, place):
+    arrive(self, place)
+    if str(place) == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
-    return fetch(self, url)
-PictureOpener.fetch = fetch_or_die
+Journal.arrive = arrive_and_die
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 to = {"images.example:80": f"127.0.0.1:{port}"}
 out = f"{folder}/part-00000.tar", f"{folder}/part-00000.parquet"
@@ -131,40 +130,44 @@ def test_a_job_that_is_asked_to_end_does_so_at_once_and_blames_no_row(server: Se
     left = tmp_path / "out/.part-00000.journal/000000"
     title = left.read_bytes().split(b"\n")[0].decode()
     with Journal(left.parent, title.split()[-1]) as journal:
-        assert set(journal.outcomes) == {0, 1} and journal.deaths == {}
+        assert set(journal.outcomes) == {0, 1} and journal.blame == {}
 
 
-def test_a_row_that_kills_its_job_is_tried_three_times_more_alone_and_then_marked(
+def test_a_row_that_kills_its_job_is_tried_once_more_alone_and_then_marked(
     server: Server, tmp_path: Path
 ) -> None:
     names = [f"/{i}.jpg" for i in range(8)]
     for name in names:
         server.routes[name] = server.routes["/good.jpg"]
     urls = listed(tmp_path / "urls.parquet", names)
-    for _ in range(4):
-        assert child(urls, tmp_path / "out", server, "/5.jpg").wait() == -signal.SIGKILL
-    assert child(urls, tmp_path / "out", server, "/5.jpg").wait() == 0
+    for _ in range(2):
+        assert child(urls, tmp_path / "out", server, "5").wait() == -signal.SIGKILL
+    assert child(urls, tmp_path / "out", server, "5").wait() == 0
     table = store.read_table(tmp_path / "out/part-00000.parquet").sort("row")
     assert table["status"].to_list() == [*["ok"] * 5, "job_died", "ok", "ok"]
-    assert "4 times, and no other but the first time" in table["error"][5]
+    assert "the last of them while no other was" in table["error"][5]
     # Nothing else was fetched more than once more than its share of the first crash.
     assert all(server.requests[name] <= 2 for name in names if name != "/5.jpg")
 
 
-def test_of_the_rows_that_jobs_died_with_those_with_the_fewest_deaths_go_first(
+def test_a_row_that_waits_for_its_answer_is_not_to_blame_for_ten_dead_jobs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tried: list[int] = []
-    monkeypatch.setattr("darkroom.download.stage.fetch_alone", lambda urls, _: tried.extend(urls))
-    monkeypatch.setattr("darkroom.download.stage.fetch_and_decode", lambda *_: None)
+    """As one that ends as timeout is, whenever jobs are killed from outside."""
+    alone: list[int] = []
+    together: list[int] = []
+    monkeypatch.setattr("darkroom.download.stage.fetch_alone", lambda urls, _: alone.extend(urls))
+    monkeypatch.setattr("darkroom.download.stage.fetch_and_decode", lambda urls, *_: together.extend(urls))
+    urls = {place: f"{HOST}/{place}" for place in range(5)}
     with Journal(tmp_path / "journal", "digest") as journal:
-        journal.deaths = {0: 3, 1: 1, 2: 2, 4: 1}
+        journal.blame = {0: 9 * FETCHED, 1: DECODED, 2: 10 * FETCHED, 4: FETCHED}
         fetching = cast(Fetching, SimpleNamespace(collector=journal))
-        fetch_what_is_missing({place: f"{HOST}/{place}" for place in range(5)}, journal, fetching, tmp_path)
-        assert tried == [1, 4, 2, 0] and journal.outcomes == {}
-        journal.deaths[0] = MOST_DEATHS
-        fetch_what_is_missing({0: HOST}, journal, fetching, tmp_path)
-        assert isinstance(found := journal.outcomes[0], Failure) and found.status == "job_died"
+        fetch_what_is_missing(urls, journal, fetching, tmp_path)
+        assert (alone, together) == ([1, 2], [0, 3, 4]) and journal.outcomes == {}
+        journal.blame = {0: 20 * FETCHED, 1: 2 * DECODED, 2: DECODED + FETCHED}
+        fetch_what_is_missing(urls, journal, fetching, tmp_path)
+        died = [place for place, found in journal.outcomes.items() if isinstance(found, Failure)]
+        assert died == [0, 1] and alone == [1, 2, 2]
 
 
 @pytest.fixture
@@ -281,20 +284,21 @@ def test_a_journal_that_is_cut_or_damaged_anywhere_holds_true_outcomes_or_none(
 def test_rows_of_a_job_that_ends_in_order_are_not_to_blame(tmp_path: Path) -> None:
     content = written(tmp_path / "j")
     with Journal(tmp_path / "j", "digest") as journal:
-        assert set(journal.outcomes) == {0, 1, 2} and journal.deaths == {}
+        assert set(journal.outcomes) == {0, 1, 2} and journal.blame == {}
     for path in (tmp_path / "j").iterdir():
         path.unlink()
     (tmp_path / "j/000000").write_bytes(content)
     with Journal(tmp_path / "j", "digest") as journal:
-        assert journal.deaths == {3: 1, 4: 1}
+        assert journal.blame == {3: FETCHED, 4: FETCHED}
         journal.begin(3)
+        journal.arrive(3)
         cut = (tmp_path / "j/000001").read_bytes()
     (tmp_path / "j/000001").write_bytes(cut)
     with Journal(tmp_path / "j", "digest") as journal:
-        assert journal.deaths == {3: 2, 4: 1}
+        assert journal.blame == {3: FETCHED + DECODED, 4: FETCHED}
         assert journal.keep(3, OUTCOMES[1])
     with Journal(tmp_path / "j", "digest") as journal:
-        assert journal.deaths == {4: 1}
+        assert journal.blame == {4: FETCHED}
 
 
 def test_a_journal_lies_beside_its_part_and_can_be_forgotten(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import io
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from darkroom.download.decoders import Decoders, Picture, with_opt_outs
 from darkroom.download.fetch import Body, PictureOpener, installed
+from darkroom.download.journal import Journal
 from darkroom.download.manners.queue import RowQueue
 from darkroom.download.status import Failure, FetchError
 from darkroom.download.writer import Collector
@@ -34,21 +35,22 @@ class Fetching:
     Args:
         settings: the `download` section.
         opener: closed when img2dataset is done with it.
-        begin: told a row's position when its fetch begins, by any thread.
+        journal: told when a row's fetch begins, and when its bytes are there, by any thread.
         collector: gets every outcome, one at a time.
     """
 
     settings: Download
     opener: PictureOpener
     decoders: Decoders
-    begin: Callable[[int], None]
+    journal: Journal
     collector: Collector
 
     def get(self, place: int, url: str) -> Picture | Failure:
         """A row's picture, or why there is none. Raises DecoderError."""
-        self.begin(place)
+        self.journal.begin(place)
         try:
             with self.opener.open(url) as body:
+                self.journal.arrive(place)
                 found = self.decoders.decode(body.pieces)
                 return with_opt_outs(found, (*body.opt_outs, *found.opt_outs))
         except FetchError as error:

@@ -1,7 +1,7 @@
 """The journal of a part: how its rows ended so far, beside the output until that is finished.
 
 A job that is killed leaves it. The next one goes on with the rows that are missing, and knows which were being
-fetched when it died: the cause may be among them, so they are tried again one at a time.
+fetched or decoded when it died: the cause may be among them.
 """
 
 import json
@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 # Of a record: kind, row's position, bytes of JSON, bytes of JPEG, and the CRC-32 of these numbers and all bytes.
 _NUMBERS, _CRC = struct.Struct("!BIIQ"), struct.Struct("!I")
+FETCHED, DECODED = 1, 10
+"""How much a row is to blame for a job that died while the row was fetched, or its bytes were there and decoded.
+
+Waiting for an answer kills no job, takes long, and is what most rows do when one is killed for another reason."""
 
 
 class _Kind(IntEnum):
@@ -35,6 +39,7 @@ class _Kind(IntEnum):
     ENDED = 2
     REOPENED = 3  # rows that ended without an answer are to be fetched again
     STOPPED = 4  # the job ended in order, and none of its rows is to blame
+    ARRIVED = 5  # the row's bytes are there, and are being decoded
 
 
 class Journal:
@@ -49,15 +54,16 @@ class Journal:
 
     Attributes:
         outcomes: position -> how the row ended, in this job or an earlier one.
-        deaths: position -> how many jobs died while the row was being fetched, of rows that have not ended.
+        blame: position -> the sum of FETCHED and DECODED over the jobs that died with the row, of rows that have
+            not ended.
         failure: the first error of the disk; nothing is kept after it.
     """
 
     def __init__(self, folder: Path, made_of: str) -> None:
         self.outcomes: dict[int, Stored | Failure] = {}
-        self.deaths: dict[int, int] = {}
+        self.blame: dict[int, int] = {}
         self.failure: OSError | None = None
-        self._title = f"darkroom journal 1 {made_of}\n".encode()
+        self._title = f"darkroom journal 2 {made_of}\n".encode()
         self._writing, self._is_over = threading.Lock(), False
         self._files: list[IO[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +92,10 @@ class Journal:
     def begin(self, place: int) -> None:
         """Note that a row is being fetched."""
         self._write(_Kind.BEGUN, place)
+
+    def arrive(self, place: int) -> None:
+        """Note that a row's bytes are there, and are being decoded."""
+        self._write(_Kind.ARRIVED, place)
 
     def keep(self, place: int, found: Picture | Failure) -> Stored | Failure | None:
         """Keep how a row ended; None where the disk failed, see `failure`."""
@@ -142,20 +152,20 @@ class Journal:
             path.unlink()
             return
         self._files.append(file)
-        begun: set[int] = set()
+        begun: dict[int, int] = {}
         for kind, place, outcome in _records(file, len(self._files) - 1):
-            if kind == _Kind.BEGUN:
-                begun.add(place)
+            if kind in (_Kind.BEGUN, _Kind.ARRIVED):
+                begun[place] = FETCHED if kind == _Kind.BEGUN else DECODED
             elif kind == _Kind.ENDED and outcome is not None:
-                begun.discard(place)
-                self.deaths.pop(place, None)
+                begun.pop(place, None)
+                self.blame.pop(place, None)
                 self.outcomes[place] = outcome
             elif kind == _Kind.REOPENED:
                 self.outcomes = {p: o for p, o in self.outcomes.items() if not _is_unanswered(o)}
             else:
                 begun.clear()
-        for place in begun:
-            self.deaths[place] = self.deaths.get(place, 0) + 1
+        for place, share in begun.items():
+            self.blame[place] = self.blame.get(place, 0) + share
 
 
 def _is_unanswered(outcome: Stored | Failure) -> bool:
@@ -199,7 +209,7 @@ def forget(tar: str | Path) -> None:
 def journal_of(tar: Path, made_of: str, stay: bool) -> Iterator[Journal]:
     """The journal of a part; it stays where the block fails, or where that is asked for."""
     with Journal(journal_folder(tar), made_of) as journal:
-        if journal.outcomes or journal.deaths:
+        if journal.outcomes or journal.blame:
             _log.info("%s: goes on after %d rows that have ended", tar.stem, len(journal.outcomes))
         yield journal
     if not stay:

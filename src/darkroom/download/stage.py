@@ -16,7 +16,7 @@ from darkroom.download.before import forget, take_over
 from darkroom.download.decoders import Decoders
 from darkroom.download.driven import Fetching, fetch_alone, fetch_and_decode
 from darkroom.download.fetch import PictureOpener
-from darkroom.download.journal import Journal, journal_of
+from darkroom.download.journal import DECODED, Journal, journal_of
 from darkroom.download.manners.crawl import Crawl
 from darkroom.download.policy import parse_url
 from darkroom.download.rounds import rows_to_retry
@@ -41,8 +41,8 @@ _log = logging.getLogger(__name__)
 FEWEST_FAILURES = 10
 """Fewer rows without an answer are no sign of a network that is down: a list's last part may have one row, and
 that row a dead server."""
-MOST_DEATHS = 4
-"""Jobs that may die with a row, the first with others in flight, the rest with it alone."""
+MOST_BLAME = 2 * DECODED
+"""A row with so much is not tried again; from half of it on it is tried alone."""
 
 
 def download_part(
@@ -162,7 +162,7 @@ def _fetch(
         ):
             left = len(todo) - len(journal.outcomes)
             collector = Collector(journal, left, part)
-            fetching = Fetching(settings, opener, decoders, journal.begin, collector)
+            fetching = Fetching(settings, opener, decoders, journal, collector)
             fetch_what_is_missing(todo, journal, fetching, folder)
         lost = Failure(words.INTERNAL_ERROR, "img2dataset reported nothing about this row")
         outcomes |= {i: journal.outcomes.get(i, lost) for i in todo}
@@ -184,21 +184,19 @@ def fetch_what_is_missing(
 ) -> None:
     """Have the journal hold an outcome of every row.
 
-    Rows that were being fetched when a job died are tried alone before the others. A job may be killed at any
-    moment for other reasons, so only MOST_DEATHS put the blame on a row, and rows with fewer go first: what kills
-    jobs from outside is unlikely to find one row so often.
+    A row that was being decoded when a job died is tried alone, before the others. If that job dies too, the row
+    is to blame, and is not tried again. So is one that was being fetched when many died.
     """
-    for place, number in sorted(journal.deaths.items()):
-        if number >= MOST_DEATHS:
-            sentence = (
-                f"the job died while this row was fetched, {number} times, and no other but the first time"
-            )
+    for place, blame in sorted(journal.blame.items()):
+        if blame >= MOST_BLAME:
+            sentence = "jobs died while this row was fetched or decoded, the last of them while no other was"
             fetching.collector.keep(place, Failure(words.JOB_DIED, sentence))
     missing = {place: url for place, url in urls.items() if place not in journal.outcomes}
-    held = sorted(missing.keys() & journal.deaths.keys(), key=lambda place: (journal.deaths[place], place))
-    suspects = {place: missing[place] for place in held}
+    suspects = {
+        place: url for place, url in missing.items() if journal.blame.get(place, 0) >= MOST_BLAME // 2
+    }
     if suspects:
-        _log.info("%d rows were being fetched when a job died; they are tried one at a time", len(suspects))
+        _log.info("%d rows were being decoded when a job died; they are tried one at a time", len(suspects))
         fetch_alone(suspects, fetching)
     others = {place: url for place, url in missing.items() if place not in suspects}
     if others:

@@ -25,7 +25,7 @@
 | unsupported_image  | a picture of a format, or of a kind of a format, that is not decoded      | no        |
 | too_costly         | it would take more work, memory or time than any honest picture           | no        |
 | decoder_died       | the process that decoded it was ended by it, twice                        | no        |
-| job_died           | the part's job died while it was fetched, four times, three of them alone | no        |
+| job_died           | the part's job died while it was decoded, twice, the second time alone    | no        |
 | duplicate_url      | an earlier row has the same URL, and keeps this caption; not fetched      | no        |
 | no_caption         | a file whose caption is missing, empty or no UTF-8; not opened            | no        |
 | no_picture         | a caption without a picture, or a file that is not there (any more)       | no        |
