@@ -117,4 +117,4 @@ def forget(tar: str | Path) -> None:
 
 def _values(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The table's columns that an outcome has too; null is what the outcome says by default."""
-    return {name: row[name] for name in names if row[name] is not None}
+    return {name: row[name] for name in names if row.get(name) is not None}

@@ -31,12 +31,16 @@ _TICK_S = 0.5
 
 _log = logging.getLogger(__name__)
 
+# Of the hashes that lists have.
+MD5_DIGITS, SHA256_DIGITS = 32, 64
+
 
 class Picture(NamedTuple):
     """A picture ready to be stored. Sizes are in pixels of the upright picture.
 
     `original_width` and `original_height` are those before reduction; `sha256` and `num_bytes` are
-    of the bytes that were downloaded; `opt_outs` is what reserves its use, as in the table.
+    of the bytes that were downloaded; `opt_outs` is what reserves its use, and `same_bytes` whether the list's
+    hash is theirs, as in the table.
     """
 
     jpeg: bytes
@@ -47,6 +51,23 @@ class Picture(NamedTuple):
     sha256: str
     num_bytes: int
     opt_outs: tuple[str, ...] = ()
+    same_bytes: bool | None = None
+
+
+def compared(found: Picture | Failure, pieces: Sequence[bytes], listed_hash: str | None) -> Picture | Failure:
+    """The same, with whether `listed_hash`, a SHA-256 or an MD5 in hex, is that of the file that is `pieces`."""
+    if not listed_hash:
+        return found
+    if len(listed_hash) == SHA256_DIGITS:
+        same_bytes = found.sha256 == listed_hash
+    else:
+        digest = hashlib.md5(usedforsecurity=False)
+        for piece in pieces:
+            digest.update(piece)
+        same_bytes = digest.hexdigest() == listed_hash
+    if isinstance(found, Picture):
+        return found._replace(same_bytes=same_bytes)
+    return replace(found, same_bytes=same_bytes)
 
 
 def with_opt_outs(found: Picture | Failure, opt_outs: Sequence[str]) -> Picture | Failure:

@@ -10,14 +10,14 @@ import io
 import sys
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from darkroom.download.decoders import Decoders, Picture, with_opt_outs
+from darkroom.download.decoders import Decoders, Picture, compared, with_opt_outs
 from darkroom.download.fetch import Body, PictureOpener, installed
 from darkroom.download.journal import Journal
 from darkroom.download.manners.queue import RowQueue
@@ -37,6 +37,7 @@ class Fetching:
         opener: closed when img2dataset is done with it.
         journal: told when a row's fetch begins, and when its bytes are there, by any thread.
         collector: gets every outcome, one at a time.
+        hashes: position of a row -> the list's hash of its file, of rows that have one.
     """
 
     settings: Download
@@ -44,6 +45,7 @@ class Fetching:
     decoders: Decoders
     journal: Journal
     collector: Collector
+    hashes: Mapping[int, str] = field(default_factory=dict)
 
     def get(self, place: int, url: str) -> Picture | Failure:
         """A row's picture, or why there is none. Raises DecoderError."""
@@ -51,7 +53,7 @@ class Fetching:
         try:
             with self.opener.open(url) as body:
                 self.journal.arrive(place)
-                found = self.decoders.decode(body.pieces)
+                found = compared(self.decoders.decode(body.pieces), body.pieces, self.hashes.get(place))
                 return with_opt_outs(found, (*body.opt_outs, *found.opt_outs))
         except FetchError as error:
             return error.failure

@@ -187,8 +187,8 @@ def _records(file: IO[bytes], number: int) -> Iterator[tuple[_Kind, int, Stored 
         outcome: Stored | Failure | None = None
         if kind == _Kind.ENDED:
             if jpeg:
-                *numbers, opt_outs = json.loads(text)
-                picture = Picture._make((b"", *numbers, tuple(opt_outs)))
+                *numbers, opt_outs, same_bytes = json.loads(text)
+                picture = Picture._make((b"", *numbers, tuple(opt_outs), same_bytes))
                 outcome = Stored(picture, start + text_size, jpeg_size, number)
             else:
                 outcome = Failure.from_message(text.decode())

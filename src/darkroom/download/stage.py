@@ -23,6 +23,7 @@ from darkroom.download.rounds import rows_to_retry
 from darkroom.download.status import Failure, FetchError, printable
 from darkroom.download.writer import (
     LIST_COLUMNS,
+    LISTED_HASH,
     OWN_COLUMNS,
     REPEAT_OF,
     SEVERAL,
@@ -162,7 +163,7 @@ def _fetch(
         ):
             left = len(todo) - len(journal.outcomes)
             collector = Collector(journal, left, part)
-            fetching = Fetching(settings, opener, decoders, journal, collector)
+            fetching = Fetching(settings, opener, decoders, journal, collector, _hashes(rows))
             fetch_what_is_missing(todo, journal, fetching, folder)
         lost = Failure(words.INTERNAL_ERROR, "img2dataset reported nothing about this row")
         outcomes |= {i: journal.outcomes.get(i, lost) for i in todo}
@@ -173,6 +174,13 @@ def _fetch(
         forget(files.tar)
     _log.info("%s: %d rows, %d pictures", part, len(made), (made["status"] == words.OK).sum())
     return made
+
+
+def _hashes(rows: pl.DataFrame) -> dict[int, str]:
+    """Position -> the list's hash, of rows that have one."""
+    if LISTED_HASH not in rows.columns:
+        return {}
+    return {place: listed for place, listed in enumerate(rows[LISTED_HASH]) if listed}
 
 
 class TooManyFailures(ValueError):

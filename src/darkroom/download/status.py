@@ -152,13 +152,14 @@ def indented(text: str) -> str:
 @dataclass(frozen=True)
 class Failure:
     """Why a row has no picture. `sha256` and `num_bytes` are of the body, when one arrived; `opt_outs` is what
-    reserves its use, as in the table."""
+    reserves its use, and `same_bytes` whether the list's hash is the body's, as in the table."""
 
     status: str
     error: str
     sha256: str | None = None
     num_bytes: int | None = None
     opt_outs: tuple[str, ...] = ()
+    same_bytes: bool | None = None
 
     def to_message(self) -> str:
         """As one string: img2dataset carries failures as the text of an exception."""

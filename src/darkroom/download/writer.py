@@ -40,6 +40,10 @@ _MADE: dict[str, Any] = {
 SEVERAL: dict[str, Any] = {"captions": pl.List(pl.String)}
 """All captions of a picture that has more than one; else null, as in lists without the column."""
 
+LISTED_HASH, SAME_BYTES = "listed_hash", "same_bytes"
+"""The list's own hash of a row's file, SHA-256 or MD5 in lower-case hex, in tables of lists that have one; and
+whether it is that of the bytes that were downloaded, null where either is missing."""
+
 REPEAT_OF, PLACE = "repeat_of", "_place"
 OF_LISTS = (REPEAT_OF, PLACE)
 """Columns of a list, not of the table: the first row with the same URL, in those that come after it; and where the
@@ -51,14 +55,15 @@ OWN_COLUMNS: dict[str, Any] = {"row": pl.Int64, "uid": pl.String, **LIST_COLUMNS
 
 def carried_columns(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Of a list's or a table's columns those that the list has of its own."""
-    return {name: kind for name, kind in schema.items() if name not in (*OWN_COLUMNS, *OF_LISTS)}
+    return {name: kind for name, kind in schema.items() if name not in (*OWN_COLUMNS, *OF_LISTS, SAME_BYTES)}
 
 
 def table_schema(rows: pl.DataFrame) -> pl.Schema:
     """Columns of the part table, in order, for rows of a list: those it carries stand after the caption."""
     carried = carried_columns(rows.schema)
-    names = dict.fromkeys(("row", "uid", *LIST_COLUMNS, *SEVERAL, *carried, *_MADE))
-    return pl.Schema({name: {**carried, **OWN_COLUMNS}[name] for name in names})
+    compared = {SAME_BYTES: pl.Boolean} if LISTED_HASH in carried else {}
+    names = dict.fromkeys(("row", "uid", *LIST_COLUMNS, *SEVERAL, *carried, *compared, *_MADE))
+    return pl.Schema({name: {**carried, **compared, **OWN_COLUMNS}[name] for name in names})
 
 
 _log = logging.getLogger(__name__)
@@ -212,8 +217,10 @@ def write_part(
 
 def _record(record: dict[str, Any], outcome: Stored | Failure) -> dict[str, Any]:
     """Complete the record of a row, which has what the list says."""
-    if isinstance(outcome, Stored):
-        picture = outcome.picture
+    picture = outcome.picture if isinstance(outcome, Stored) else outcome
+    if SAME_BYTES in record:
+        record[SAME_BYTES] = picture.same_bytes
+    if isinstance(picture, Picture):
         record.update(
             status=words.OK,
             sha256=picture.sha256,
@@ -226,11 +233,11 @@ def _record(record: dict[str, Any], outcome: Stored | Failure) -> dict[str, Any]
         )
     else:
         record.update(
-            status=outcome.status,
-            error=printable(outcome.error),
-            sha256=outcome.sha256,
-            num_bytes=outcome.num_bytes,
-            opt_outs=[printable(told) for told in outcome.opt_outs] or None,
+            status=picture.status,
+            error=printable(picture.error),
+            sha256=picture.sha256,
+            num_bytes=picture.num_bytes,
+            opt_outs=[printable(told) for told in picture.opt_outs] or None,
         )
     url = record["url"] or ""
     if record["status"] == words.DUPLICATE_URL:

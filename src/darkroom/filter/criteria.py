@@ -7,7 +7,7 @@ import polars as pl
 
 from darkroom.config.dataset import Dataset
 from darkroom.config.keep import Criterion
-from darkroom.download.writer import OWN_COLUMNS
+from darkroom.download.writer import LISTED_HASH, OWN_COLUMNS, SAME_BYTES
 from darkroom.scorers.table import SCORERS
 from darkroom.settings.columns import Kind, kind_of
 
@@ -44,6 +44,8 @@ def check_criteria(dataset: Dataset, carried: Mapping[str, Kind]) -> None:
     """
     made = {column: kind for column, (_, kind) in dataset.scorers.columns().items()}
     own = {name: kind_of(str(kind)) for name, kind in OWN_COLUMNS.items()}
+    if LISTED_HASH in carried:
+        own[SAME_BYTES] = "boolean"
     for column in made:
         if column in own or column in carried:
             raise ValueError(
