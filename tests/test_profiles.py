@@ -22,7 +22,7 @@ SUBMITTED = {
     "urls": WHOLE_DATASET,
     "download_part": TABLES.replace("--cpus-per-task=1", "--cpus-per-task=2").replace("2000", "3200"),
     "score_part": TABLES,
-    "score_dataset": WHOLE_DATASET,
+    "score_dataset": WHOLE_DATASET.replace("--cpus-per-task=1", "--cpus-per-task=2"),
     "filter_part": TABLES,
     "recaption_part": ONE_GPU,
     "bucket_part": TABLES,

@@ -2,17 +2,18 @@
 
 import argparse
 import json
+import os
 from functools import partial
 from pathlib import Path
 
 from darkroom.components.base import Component
-from darkroom.config import load_project
+from darkroom.config import ConfigError, load_project
 from darkroom.config.model import read_model
 from darkroom.config.run import Cache, Train
 from darkroom.config.shares import DatasetShare
 from darkroom.imports import quick_imports
 from darkroom.jobs import job, summary_line, tell
-from darkroom.pinned import config_folder
+from darkroom.pinned import VARIABLE, config_folder
 from darkroom.sources.priors import prior_uids
 from darkroom.store import (
     check_newest_files,
@@ -22,7 +23,7 @@ from darkroom.store import (
     sha256_file,
     write_manifest,
 )
-from darkroom.trackers.base import Tracked
+from darkroom.trackers.base import Tracked, TrackerSection
 from darkroom.trackers.table import TRACKERS
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -43,6 +44,17 @@ datasets = [DatasetShare(**values) for values in args.settings.get("datasets", [
 caches = {path: read_manifest(path) for path in args.cache}
 cache = caches[args.cache[0]]
 known = {name: Component(**values) for name, values in args.settings["components"].items()}
+
+
+def trackers_of(run: str) -> tuple[TrackerSection, ...]:
+    """Of a job those that its driver's configuration names; by hand, the project's, if this is one."""
+    if VARIABLE in os.environ:
+        return load_project(run, config=config_folder()).run.trackers
+    try:
+        return load_project(run).run.trackers
+    except ConfigError:
+        return ()
+
 
 with job(args.log, settings.num_threads):
     with quick_imports():
@@ -87,8 +99,7 @@ with job(args.log, settings.num_threads):
     priors = prior_uids(args.class_tables) if args.class_tables else None
     # No part of the settings: where curves are shown changes nothing that is made.
     tracked = Tracked(args.run_dir.name, run_dir.name, args.settings, run_dir)
-    trackers = load_project(tracked.run, config_folder().parent).run.trackers
-    boards = {of.kind: partial(TRACKERS[of.kind].start, of, tracked) for of in trackers}
+    boards = {of.kind: partial(TRACKERS[of.kind].start, of, tracked) for of in trackers_of(tracked.run)}
     counts = train(
         TrainInputs(files, components, model, settings, seed, priors, initial, datasets),
         TrainOutputs(run_dir, args.model, args.untrained, args.history),
