@@ -28,7 +28,7 @@ from darkroom.stages import (
     settings_digest,
     stage_settings,
 )
-from darkroom.store import part_index, part_name, round_of, sha256_json
+from darkroom.store import in_key_order, part_index, part_name, round_of, sha256_json
 
 
 def load_graph():
@@ -290,8 +290,11 @@ def source_state(dataset):
 
 
 def settings(section):
-    """A configuration section as plain values, for `params`; None for one that is switched off."""
-    return section and section.model_dump(mode="json")
+    """A configuration section as plain values, for `params`; None for one that is switched off.
+
+    In the order of their names: Snakemake takes another order, as where the code has moved an option, for a change.
+    """
+    return section and in_key_order(section.model_dump(mode="json"))
 
 
 def refuse_options_of_no_rule():

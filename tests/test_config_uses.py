@@ -1,5 +1,6 @@
 """One walk over the configuration finds every component that it names."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,8 @@ import pytest
 from darkroom.components.base import ComponentOf, Named, named_components
 from darkroom.config import ConfigError, load_project
 from darkroom.settings.base import Section
-from darkroom.stages import component_names
+from darkroom.stages import STAGES, component_names, stage_settings
+from darkroom.store import in_key_order
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,3 +111,16 @@ def test_an_unknown_metric_or_kind_of_prompts_is_refused_with_the_nearest(tmp_pa
         with pytest.raises(ConfigError) as refused:
             load_project("wrong", tmp_path)
         assert message in str(refused.value)
+
+
+def test_in_which_order_the_code_has_its_options_is_no_part_of_what_a_stage_is_made_with() -> None:
+    project = load_project("demo", ROOT)
+    for stage in STAGES:
+        found = stage_settings(project, stage)
+        # Snakemake, too, takes a mapping in another order for another one.
+        assert json.dumps(found) == json.dumps(found, sort_keys=True), stage
+    mixed = {"b": [{"d": 1, "c": 2}], "a": None}
+    assert (
+        json.dumps(in_key_order(mixed)) == '{"a": null, "b": [{"c": 2, "d": 1}]}'
+        and in_key_order(mixed) == mixed
+    )

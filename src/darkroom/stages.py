@@ -15,7 +15,7 @@ from darkroom.differences import told
 from darkroom.metrics.table import METRICS
 from darkroom.scorers.table import SCORERS
 from darkroom.settings.base import Section
-from darkroom.store import read_manifest, round_of, sha256_json, sha256_path
+from darkroom.store import in_key_order, read_manifest, round_of, sha256_json, sha256_path
 
 # Stage -> the sections of the dataset's and of the run's configuration that it is made from.
 DATASET_SECTIONS = {
@@ -132,7 +132,10 @@ def stage_settings(project: Project, stage: str) -> dict[str, Any]:
     if stage == "score":
         # Of the code, each scorer has its own version.
         named["versions"] = {name: SCORERS[name].version for name in project.dataset.scorers.listed()}
-    return {**{key: values[key] for key in sections if key in values}, **named, **VERSIONS[stage]}
+    # In what order the code has its options makes nothing stale.
+    return in_key_order(
+        {**{key: values[key] for key in sections if key in values}, **named, **VERSIONS[stage]}
+    )
 
 
 def metric_digest(project: Project, metric: str) -> str:

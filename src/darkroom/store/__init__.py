@@ -2,7 +2,14 @@
 
 from darkroom.store.atomic import UNFINISHED, apply_umask, json_text, replacing, write_json
 from darkroom.store.checks import Checked, check_stage, read_part_manifest, read_stage_manifest
-from darkroom.store.digest import sample_uid, sha256_file, sha256_folder, sha256_json, sha256_path
+from darkroom.store.digest import (
+    in_key_order,
+    sample_uid,
+    sha256_file,
+    sha256_folder,
+    sha256_json,
+    sha256_path,
+)
 from darkroom.store.manifest import (
     COMPUTED_IN,
     add_counts,
@@ -26,6 +33,7 @@ __all__ = [
     "check_newest_files",
     "check_stage",
     "finite",
+    "in_key_order",
     "json_text",
     "num_parts",
     "part_index",

@@ -31,6 +31,13 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def in_key_order(value: Any) -> Any:
+    """A JSON-able value with the keys of all its mappings sorted, for who takes another order for another one."""
+    if isinstance(value, dict):
+        return {key: in_key_order(value[key]) for key in sorted(value)}
+    return [in_key_order(item) for item in value] if isinstance(value, list) else value
+
+
 def sample_uid(url: str, content_sha256: str) -> str:
     """The identity of a sample: 128 bits (32 hex digits) of SHA-256 over its URL and content hash.
 
