@@ -1,24 +1,20 @@
 """The table of benchmarks: `draw.prompts.kind` names one. A new one is a file beside it and a place in it."""
 
 from collections.abc import Iterable
-from functools import reduce
-from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from darkroom.benchmarks import file, geneval
 from darkroom.benchmarks.base import PromptFile, PromptSet, Record
 from darkroom.kinds import table
+from darkroom.settings.unions import one_of
 
 BENCHMARKS = table("darkroom.benchmarks", geneval.SPEC, file.SPEC)
 
 if TYPE_CHECKING:
     Prompts = PromptSet
 else:
-    _SECTIONS = [benchmark.section for benchmark in BENCHMARKS.values()]
-    Prompts = Annotated[reduce(or_, _SECTIONS), Field(discriminator="kind")]
+    Prompts = one_of({name: benchmark.section for name, benchmark in BENCHMARKS.items()})
 
 
 def read_prompts(prompts: PromptSet, max_prompts: int = 0) -> list[Record]:

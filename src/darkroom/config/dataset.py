@@ -1,45 +1,28 @@
 """What a dataset is: its source and how it is downloaded, filtered and recaptioned."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from darkroom.captioners.base import CaptionerSection
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
 from darkroom.settings.base import Section
 from darkroom.settings.download import Download, Manners
+from darkroom.settings.unions import one_of
 from darkroom.sources.base import SourceSection
 from darkroom.sources.table import SOURCES
 
 if TYPE_CHECKING:
     AnySource = SourceSection
+    AnyCaptioner = CaptionerSection
 else:
-    AnySource = Annotated[
-        Union[tuple(spec.section for spec in SOURCES.values())],  # noqa: UP007
-        Field(discriminator="kind"),
-    ]
+    AnySource = one_of({name: spec.section for name, spec in SOURCES.items()})
+    AnyCaptioner = one_of(
+        {name: spec.section for name, spec in CAPTIONERS.items()}, default=next(iter(CAPTIONERS))
+    )
 _SOURCE: TypeAdapter[Any] = TypeAdapter(AnySource)
 
-
-def _captioner_kind(value: Any) -> str:
-    default = next(iter(CAPTIONERS))
-    return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
-
-
-if TYPE_CHECKING:
-    AnyCaptioner = CaptionerSection
-elif len(CAPTIONERS) == 1:
-    AnyCaptioner = next(iter(CAPTIONERS.values())).section
-else:
-    AnyCaptioner = Annotated[
-        Union[tuple(Annotated[spec.section, Tag(name)] for name, spec in CAPTIONERS.items())],  # noqa: UP007
-        Discriminator(
-            _captioner_kind,
-            custom_error_type="unknown_kind",
-            custom_error_message="kind must be one of " + ", ".join(CAPTIONERS),
-        ),
-    ]
 _CAPTIONER: TypeAdapter[Any] = TypeAdapter(AnyCaptioner)
 
 

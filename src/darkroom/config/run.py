@@ -1,6 +1,6 @@
 """What a run is: dataset, buckets, cache, model, training, pictures, metrics and evaluation."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from darkroom.config.objective import Objective
 from darkroom.config.shares import DatasetShare, check_shares
 from darkroom.metrics.table import METRICS
 from darkroom.settings.base import ADDED, Section
+from darkroom.settings.unions import one_of
 from darkroom.trackers.base import TrackerSection
 from darkroom.trackers.table import TRACKERS
 
@@ -334,13 +335,10 @@ class Evaluate(Section):
     num_bootstrap: int = Field(1000, ge=10, description="resamples (of prompts) for the intervals")
 
 
-_TRACKERS = tuple(spec.section for spec in TRACKERS.values())
 if TYPE_CHECKING:
     AnyTracker = TrackerSection
-elif len(_TRACKERS) == 1:
-    AnyTracker = _TRACKERS[0]
 else:
-    AnyTracker = Annotated[Union[_TRACKERS], Field(discriminator="kind")]  # noqa: UP007
+    AnyTracker = one_of({name: spec.section for name, spec in TRACKERS.items()})
 
 
 class Run(Section):

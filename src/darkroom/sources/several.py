@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, create_model
 
 from darkroom.settings.base import TOLD_ELSEWHERE, Section
+from darkroom.settings.unions import one_of
 from darkroom.sources.base import SCHEME, Counts, Part, Piece, Source, SourceSection, fetch
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class SeveralSources(SourceSection):
 def spec_of_several(kinds: "Kinds") -> Source[SeveralSources]:
     """The spec, whose sources may be of these kinds."""
     either: Any = Annotated[
-        Union[tuple(spec.section for spec in kinds.values())],  # noqa: UP007
-        Field(discriminator="kind", description="a source of another kind, as above"),
+        one_of({name: spec.section for name, spec in kinds.items()}),
+        Field(description="a source of another kind, as above"),
         TOLD_ELSEWHERE,
     ]
     one: Any = create_model(
