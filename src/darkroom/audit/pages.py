@@ -2,20 +2,12 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from darkroom.report import pages
 
 
 def render(template: str, **values: Any) -> str:
     """A page; everything that is not marked as safe is escaped."""
-    environment = Environment(
-        loader=PackageLoader("darkroom.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(share=share, whole=whole, short=short)
-    return environment.get_template(template).render(**values)
+    return pages.render("darkroom.audit", template, values, {"share": share, "whole": whole, "short": short})
 
 
 def share(value: float) -> str:

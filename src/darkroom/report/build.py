@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from darkroom.report import data, results, runs
+from darkroom.report.pages import render
 from darkroom.sources.base import Truth
 from darkroom.store import replacing
 
@@ -86,19 +85,13 @@ def build_report(
     Raises:
         ValueError: a file that is there is not what it should be.
     """
-    environment = Environment(
-        loader=PackageLoader("darkroom.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(share=_share, number=_number, gain=_gain)
-    page = environment.get_template("template.html").render(
-        run=inputs.run,
-        description=inputs.description,
+    values = {
+        "run": inputs.run,
+        "description": inputs.description,
         **_contents(inputs, prompts_per_task, num_captions),
-    )
+    }
+    filters = {"share": _share, "number": _number, "gain": _gain}
+    page = render("darkroom.report", "template.html", values, filters)
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
     _LOG.info("report: %s, %.1f MB", out, len(page.encode()) / 1e6)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from darkroom.benchmarks.table import ordered_tasks, task_label
 from darkroom.evaluate.compare import compare, trained_pictures
 from darkroom.evaluate.comparison import comparison_header, comparison_rows
 from darkroom.report.inline import jpeg_uri
+from darkroom.report.pages import render
 from darkroom.store import TarReader, replacing
 
 _MAX_SIDE_PX = 256
@@ -33,19 +33,13 @@ def build_comparison(
     """
     folders = {name: Path(folder) for name, folder in runs.items()}
     compared = compare({name: folder / "evaluate" for name, folder in folders.items()})
-    environment = Environment(
-        loader=PackageLoader("darkroom.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("comparison.html").render(
-        runs=list(runs),
-        header=comparison_header(list(runs)),
-        rows=comparison_rows(compared),
-        gallery=_gallery(folders, prompts_per_task, max_pictures),
-    )
+    values = {
+        "runs": list(runs),
+        "header": comparison_header(list(runs)),
+        "rows": comparison_rows(compared),
+        "gallery": _gallery(folders, prompts_per_task, max_pictures),
+    }
+    page = render("darkroom.report", "comparison.html", values)
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
     return Path(out)
