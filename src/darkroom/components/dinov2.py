@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from darkroom.components.base import Component
-from darkroom.components.files import component_folder, require_file
+from darkroom.components.files import component_folder, load_transformers, require_file
 
 SIZE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,19 +57,7 @@ def load_dinov2(component: Component) -> Dinov2:
     folder = component_folder(component, "dinov2")
     require_file(folder, "config.json", "a DINOv2's config.json")
     _refuse_other_models(folder)
-    cls: Any = Dinov2Model
-    try:
-        model, loading = cls.from_pretrained(
-            str(folder),
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder}: no DINOv2 that transformers reads: {error}") from None
-    if loading["missing_keys"]:
-        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
+    model = load_transformers(Dinov2Model, folder, "DINOv2")
     if SIZE % model.config.patch_size:
         raise ValueError(f"{folder}: patches of {model.config.patch_size} px do not fill {SIZE} px")
     _set_positions(model)

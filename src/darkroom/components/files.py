@@ -98,6 +98,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
 
 
+def load_transformers(cls: Any, folder: Path, what: str) -> Any:
+    """A model that one of transformers' classes reads from a folder's safetensors, in float32. No code of it runs.
+
+    Raises:
+        ValueError: it cannot be read as `what`, or lacks weights.
+    """
+    safely = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    try:
+        model, loading = cls.from_pretrained(str(folder), dtype=torch.float32, **safely)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder}: no {what} that transformers reads: {error}") from None
+    if loading["missing_keys"]:
+        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
+    return model
+
+
 def moved(module: Any, device: torch.device) -> Any:
     """`module.to(device)`, whose type diffusers' and transformers' decorators hide from type checkers."""
     return module.to(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from darkroom.components.base import Component
 from darkroom.components.classifier import ImageClassifier
-from darkroom.components.files import component_folder, require_file
+from darkroom.components.files import component_folder, load_transformers, require_file
 from darkroom.components.onnx_classifier import load_onnx_classifier
 
 
@@ -51,20 +51,11 @@ def load_image_classifier(component: Component) -> ImageClassifier:
 
     require_file(folder, "config.json", "an image classifier's config.json")
     _refuse_other_models(folder)
-    cls: Any = AutoModelForImageClassification
+    model = load_transformers(AutoModelForImageClassification, folder, "image classifier")
     try:
-        model, loading = cls.from_pretrained(
-            str(folder),
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
         processor = AutoImageProcessor.from_pretrained(str(folder), use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder}: no image classifier that transformers reads: {error}") from None
-    if loading["missing_keys"]:
-        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     model = model.eval().requires_grad_(False)
     return _Transformers(model.to("cuda") if torch.cuda.is_available() else model, processor, str(folder))
 
