@@ -87,7 +87,7 @@ schema: $(READY) ## write config/schema.json
 	python -m darkroom.families.reference docs/models.md
 
 lock: $(READY) ## choose the versions of all packages again
-	uv pip compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	uv pip compile --quiet --extra dev --generate-hashes --no-header --no-annotate \
 	    pyproject.toml -o requirements.lock
 
 # A download of days is among the results, so this asks; without a terminal it takes FORCE=1.

@@ -5,13 +5,14 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
 import pytest
+from captioner_fixtures import KEY, server, short_pauses  # noqa: F401 - fixtures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from played_captioner import (
@@ -23,7 +24,6 @@ from played_captioner import (
     expected,
     make_pictures,
     section,
-    serving,
 )
 
 from darkroom.captioners.served import chat, client
@@ -32,18 +32,6 @@ from darkroom.recaption.stage import scratch_folder
 from darkroom.store import sha256_file
 
 TESTS = Path(__file__).parent
-KEY = "sk-test-0123456789"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as played:
-        yield played
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.001)
 
 
 # What is asked, and what comes of it

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from captioner_fixtures import KEY, server, short_pauses  # noqa: F401 - fixtures
 from conftest import TinyProject
 from played_captioner import (
     MODEL,
@@ -20,27 +21,14 @@ from played_captioner import (
     expected,
     make_pictures,
     section,
-    serving,
 )
 
-from darkroom.captioners.served import chat, client
+from darkroom.captioners.served import chat
 from darkroom.captioners.served.journal import Journal
 from darkroom.recaption.stage import recaption_part, scratch_folder
 from darkroom.store import read_table, sha256_file
 
 TESTS = Path(__file__).parent
-KEY = "sk-test-0123456789"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as played:
-        yield played
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.001)
 
 
 # Jobs that are killed

@@ -391,13 +391,7 @@ def test_every_option_has_a_meaning_and_none_has_two() -> None:
 def test_every_stage_has_a_page_that_tells_how_to_run_it_alone(stage: str) -> None:
     text = (DOCS / f"{stage}.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {stage}\n")
-    for wanted in (
-        "**In:**",
-        "**Out",
-        "**Counted:**",
-        "## When the job fails",
-        "## Only this stage",
-        "## Limits",
-    ):
+    sections = "## When the job fails", "## Only this stage", "## Limits"
+    for wanted in ("**In:**", "**Out", "**Counted:**", *sections):
         assert wanted in text, wanted
     assert [f"snakemake {stage}"] in [block[:1] for block in commands(DOCS / f"{stage}.md")]
