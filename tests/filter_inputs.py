@@ -73,8 +73,8 @@ class Parts:
             self.scores.append(folder / f"{name}.size.parquet")
             self.selections.append(folder / f"{name}.selection.parquet")
             store.write_table(self.tables[-1], pl.DataFrame(rows, schema=schema, orient="row"))
-            self.counts[f"score {i}"] = score_part("size", {}, self.tables[-1], None, self.scores[-1])
-        self.counts["duplicates"] = score_dataset("duplicate", {}, self.tables, self.duplicates)
+            self.counts[f"score {i}"] = score_part("size", {}, self.tables[-1], None, self.scores[-1]).counts
+        self.counts["duplicates"] = score_dataset("duplicate", {}, self.tables, self.duplicates).counts
 
     def select(self, keep: Sequence[Criterion] = KEEP) -> pl.DataFrame:
         """All parts' selections in the order of the list."""

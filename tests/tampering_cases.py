@@ -123,6 +123,10 @@ TAMPERINGS: dict[str, tuple[Tamper, str]] = {
         forged(edited(f"{DATASET}/score/duplicate.json", lambda body: body.update(settings="0" * 64))),
         r"score/duplicate\.json: was made with other settings",
     ),
+    "the model that a scorer asked": (
+        forged(edited(f"{DATASET}/score/duplicate.json", lambda body: body.update(judges={"other": {}}))),
+        r"score/duplicate\.json: names other models",
+    ),
     "a metric's manifest and the stage's digest of it": (
         forged(edited(f"{RUN}/measure/geneval.json", lambda body: body.update(settings="0" * 64)), lock=True),
         r"measure/geneval\.json: was made with other settings",

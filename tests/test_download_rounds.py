@@ -132,7 +132,7 @@ def test_every_row_counts_once_in_the_funnel_and_an_earlier_copy_stays_the_origi
     duplicates = {name: tmp_path / f"{name}.duplicate.parquet" for name in parts}
     tables = list(parts.values())
     score_dataset("duplicate", {}, tables[:1], duplicates["part-00000"])
-    counts = score_dataset("duplicate", {}, tables[1:], duplicates["part-r01-00000"], tables[:1])
+    counts = score_dataset("duplicate", {}, tables[1:], duplicates["part-r01-00000"], tables[:1]).counts
     assert counts == {"duplicate": {"rows": 2}}
     told = store.read_table(duplicates["part-r01-00000"])
     assert told.select("row", "duplicate", "first_row").rows() == [(0, True, 1), (2, None, None)]

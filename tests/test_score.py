@@ -64,7 +64,7 @@ def test_values_that_are_not_finite_are_null_and_counted(
     SCORERS_SIZE = SCORERS["size"]
     parts = Parts(tmp_path, [sample(0), sample(1), sample(2)])
     monkeypatch.setitem(SCORERS, "size", replace(SCORERS_SIZE, score=wild))
-    counts = score.score_part("size", {}, parts.tables[0], None, tmp_path / "out.parquet")
+    counts = score.score_part("size", {}, parts.tables[0], None, tmp_path / "out.parquet").counts
     assert counts == {"size": {"rows": 3, "unknown": {"aspect_ratio": 2}, "not_finite": {"aspect_ratio": 2}}}
     assert store.read_table(tmp_path / "out.parquet")["aspect_ratio"].null_count() == 2
 
@@ -95,6 +95,26 @@ def test_files_that_a_scorer_made_with_other_options_are_not_gathered(tmp_path: 
     assert body["counts"] == {"size": {"rows": 3}}
     assert set(body["files"]) == {path.name for path in (*manifests, *parts.scores, parts.duplicates)}
     assert store.check_stage(tmp_path / "manifest.json").absent == []
+
+
+def test_parts_that_unlike_models_judged_are_not_gathered(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, [sample(0)], [sample(1)])
+    manifests = [scores.with_suffix(".json") for scores in parts.scores]
+
+    def judged(*models: str) -> None:
+        for path, scores, sha256 in zip(manifests, parts.scores, models, strict=True):
+            store.write_part_manifest(path, [scores], {}, "s", {"clip": {"sha256": sha256, "side_px": 64}})
+
+    judged("one", "one")
+    body = score.gather(tmp_path / "manifest.json", manifests, {"size": "s"}, {}, {})
+    assert body["judges"] == {"size": {"clip": {"sha256": "one", "side_px": 64}}}
+    assert store.check_stage(tmp_path / "manifest.json").body == body
+    judged("one", "two")
+    match = (
+        r"part-00001.size.json: size judged .*part-00000.size.json \(clip.sha256 was 'one' and is 'two'\)"
+    )
+    with pytest.raises(ValueError, match=match):
+        score.gather(tmp_path / "manifest.json", manifests, {"size": "s"}, {}, {})
 
 
 def longest_of_parts(options: object, part: Part) -> pl.DataFrame:

@@ -47,8 +47,9 @@ def languages(folder: Path, captions: list[str | None], **options: Any) -> pl.Da
     ]
     schema = {"uid": pl.String, "row": pl.Int64, "status": pl.String, "caption": pl.String}
     store.write_table(folder / "part.parquet", pl.DataFrame(rows, schema=schema))
-    counts = score_part("language", options, folder / "part.parquet", None, folder / "out.parquet")
+    counts, judges = score_part("language", options, folder / "part.parquet", None, folder / "out.parquet")
     unknown = counts["language"].get("unknown", {})
+    assert {"en", "zh"} <= set(judges["py3langid"]["classes"]) and len(judges["py3langid"]["sha256"]) == 64
     found = store.read_table(folder / "out.parquet")
     assert unknown.get("language", 0) == found["language"].null_count()
     return found

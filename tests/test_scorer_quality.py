@@ -82,7 +82,7 @@ def test_every_stored_picture_is_measured_and_the_other_rows_are_null(
     ]
     table, out = tmp_path / "part-00000.parquet", tmp_path / "out.parquet"
     store.write_table(table, pl.DataFrame(rows))
-    counts = score_part("quality", {"border_tolerance": 0}, table, tmp_path / "part-00000.tar", out)
+    counts = score_part("quality", {"border_tolerance": 0}, table, tmp_path / "part-00000.tar", out).counts
     assert counts == {"quality": {"rows": 3}}
     scores = store.read_table(out)
     assert scores.columns == ["uid", "row", "sharpness", "contrast", "entropy", "border"]

@@ -13,6 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from darkroom import store
 from darkroom.components.base import Component
 from darkroom.components.check import check_component
+from darkroom.components.files import fingerprint
 from darkroom.components.image_classifier import load_image_classifier
 from darkroom.score import score_part
 
@@ -40,7 +41,10 @@ def scores(
     **options: Any,
 ) -> list[float | None]:
     tar, table = part / "part-00000.tar", part / "part-00000.parquet"
-    score_part(scorer, {"model": "judge", **options}, table, tar, out, {"judge": component})
+    known, options = {"judge": component}, {"model": "judge", **options}
+    judge = score_part(scorer, options, table, tar, out, known).judges["judge"]
+    assert judge["classes"] == list(LABELS) and judge["sha256"] == fingerprint(component)
+    assert judge["pictures"]["size"] == {"height": 32, "width": 32}
     return store.read_table(out)[scorer].to_list()
 
 

@@ -16,6 +16,7 @@ from test_components import write_clip
 from darkroom import store
 from darkroom.components.base import Component
 from darkroom.components.clip import load_clip
+from darkroom.components.files import fingerprint
 from darkroom.score import score_part
 from darkroom.scorers.aesthetic import load_head
 
@@ -48,7 +49,12 @@ def scores(
     part: Path, scorer: str, options: dict[str, Any], out: Path, **components: Component
 ) -> pl.DataFrame:
     known = {"clip": Component(kind="clip", path=str(part / "clip")), **components}
-    score_part(scorer, options, part / "part-00000.parquet", part / "part-00000.tar", out, known)
+    paths = part / "part-00000.parquet", part / "part-00000.tar", out
+    judges = score_part(scorer, options, *paths, known).judges
+    assert {name: told["sha256"] for name, told in judges.items()} == {
+        name: fingerprint(component) for name, component in known.items()
+    }
+    assert judges["clip"]["side_px"] == 32 and len(judges["clip"]["mean"]) == 3
     return store.read_table(out)
 
 

@@ -126,8 +126,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     counts = download_from(source, Part(out / "urls.parquet", 0, num_rows, Download(), tar, table))
     found["download"] = [counts, files("urls.parquet", "part.tar", "part.parquet")]
     sizes, copies = out / "size.parquet", out / "duplicate.parquet"
-    counts = [score_part("size", {}, table, None, sizes), score_dataset("duplicate", {}, [table], copies)]
-    found["score"] = [counts, files("size.parquet", "duplicate.parquet")]
+    scored = [score_part("size", {}, table, None, sizes), score_dataset("duplicate", {}, [table], copies)]
+    found["score"] = [[of.counts for of in scored], files("size.parquet", "duplicate.parquet")]
     columns = {path: tuple(SCORERS[path.stem].columns) for path in (sizes, copies)}
     counts = select_part(table, columns, DEFAULT_KEEP, out / "selection.parquet")
     write_funnel(funnel([out / "selection.parquet"], DEFAULT_KEEP), out / "funnel.json", out / "funnel.csv")

@@ -5,7 +5,7 @@ from darkroom.score import score_dataset
 from darkroom.store import write_part_manifest
 
 with job(snakemake.log[0], snakemake.threads):
-    counts = score_dataset(
+    scored = score_dataset(
         snakemake.wildcards.scorer,
         snakemake.params.options,
         snakemake.input.tables,
@@ -14,5 +14,9 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.input.scores,
     )
     write_part_manifest(
-        snakemake.output.manifest, [snakemake.output.columns], counts, snakemake.params.made_with
+        snakemake.output.manifest,
+        [snakemake.output.columns],
+        scored.counts,
+        snakemake.params.made_with,
+        scored.judges,
     )

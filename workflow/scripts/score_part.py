@@ -6,7 +6,7 @@ from darkroom.score import score_part
 from darkroom.store import write_part_manifest
 
 with job(snakemake.log[0], snakemake.threads):
-    counts = score_part(
+    scored = score_part(
         snakemake.wildcards.scorer,
         snakemake.params.options,
         snakemake.input.table,
@@ -15,5 +15,9 @@ with job(snakemake.log[0], snakemake.threads):
         {name: Component(**values) for name, values in snakemake.params.components.items()},
     )
     write_part_manifest(
-        snakemake.output.manifest, [snakemake.output.columns], counts, snakemake.params.made_with
+        snakemake.output.manifest,
+        [snakemake.output.columns],
+        scored.counts,
+        snakemake.params.made_with,
+        scored.judges,
     )

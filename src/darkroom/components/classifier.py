@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +31,11 @@ class ImageClassifier(ABC):
                 how = "no class" if name not in self.labels else "several classes"
                 raise ValueError(f"{self.where} has {how} {name!r}; it has {', '.join(self.labels)}")
         return [self.labels.index(name) for name in classes]
+
+    @property
+    @abstractmethod
+    def takes(self) -> dict[str, Any]:
+        """How pictures come to it, as plain values, for manifests."""
 
     @abstractmethod
     def probabilities(self, images: Sequence[np.ndarray]) -> Tensor:

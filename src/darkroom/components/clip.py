@@ -63,6 +63,17 @@ class ClipScorer:
         self.std = torch.tensor(std).view(1, 3, 1, 1)
 
     @property
+    def takes(self) -> dict[str, Any]:
+        """How pictures and texts come to it, as plain values, for manifests."""
+        return {
+            "pictures": "shorter side resized (bicubic, antialiased), centre cut out",
+            "side_px": self.image_size,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "max_text_tokens": self.towers.context_length,
+        }
+
+    @property
     def device(self) -> torch.device:
         """Where it is; embeddings come back to the CPU."""
         device: torch.device = self.towers.model.logit_scale.device

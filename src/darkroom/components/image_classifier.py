@@ -24,6 +24,12 @@ class _Transformers(ImageClassifier):
         super().__init__(labels, model.config.problem_type == "multi_label_classification", where)
         self.model, self.processor = model, processor
 
+    @property
+    def takes(self) -> dict[str, Any]:
+        """As of every `ImageClassifier`: the processor's options."""
+        options = json.loads(self.processor.to_json_string())
+        return {name: value for name, value in sorted(options.items()) if value is not None}
+
     @torch.no_grad()
     def probabilities(self, images: Sequence[np.ndarray]) -> Tensor:
         """As of every `ImageClassifier`."""

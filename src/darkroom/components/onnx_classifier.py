@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,6 +49,11 @@ class OnnxImageClassifier(ImageClassifier):
         self.max_pictures = shape[0] if isinstance(shape[0], int) else None
         if self.max_pictures not in (None, 1):
             raise ValueError(f"{where} takes exactly {shape[0]} pictures; it should take any number, or one")
+
+    @property
+    def takes(self) -> dict[str, Any]:
+        """As of every `ImageClassifier`: the component's options."""
+        return self.options.model_dump(mode="json", exclude={"file", "classes"})
 
     def probabilities(self, images: Sequence[np.ndarray]) -> Tensor:
         """As of every `ImageClassifier`.

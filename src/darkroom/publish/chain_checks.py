@@ -8,8 +8,9 @@ from typing import Any
 from darkroom.metrics.table import METRICS
 from darkroom.publish.looked_at import Looked
 from darkroom.scorers.table import SCORERS
+from darkroom.settings.paths import local_path
 from darkroom.stages import metric_digest, scorer_digest, settings_problems, upstream_paths
-from darkroom.store import num_parts, part_name, read_part_manifest
+from darkroom.store import JUDGES, num_parts, part_name, read_part_manifest
 from darkroom.store.found import read_bytes, shown
 
 _MAX_BYTES = 1 << 26
@@ -36,6 +37,8 @@ def check_settings(looked: Looked) -> None:
         )
     for name, right in _settings_of_files(looked).items():
         _check_settings_of(looked, name, right)
+    if looked.stage == "score":
+        looked.wrong += _other_models(looked)
 
 
 def check_upstream(looked: Looked, by_path: Mapping[Path, Looked]) -> list[str]:
@@ -130,6 +133,39 @@ def _check_settings_of(looked: Looked, name: str, right: str) -> None:
         looked.wrong.append(f"{shown(path)}: was made with other settings than the configuration's")
     if not body["files"].items() <= looked.body["files"].items():
         looked.wrong.append(f"{shown(path)}: names files that {shown(looked.checked.path)} does not")
+    scorer = name.removesuffix(".json").rpartition(".")[2]
+    if body.get(JUDGES, {}) != looked.body.get(JUDGES, {}).get(scorer, {}):
+        looked.wrong.append(
+            f"{shown(path)}: names other models than {shown(looked.checked.path)} for {scorer}"
+        )
+
+
+def _other_models(looked: Looked) -> list[str]:
+    """Components whose files on this machine are not those that scores were made with."""
+    wrong = []
+    for scorer, models in looked.body.get(JUDGES, {}).items():
+        for name, said in models.items() if isinstance(models, dict) else ():
+            digest = _digest_here(looked, name)
+            if digest is not None and (not isinstance(said, dict) or digest != said.get("sha256")):
+                wrong.append(
+                    f"{shown(looked.manifest.path)}: {scorer} judged with another {name} than lies in"
+                    f" {looked.project.component(name).path}"
+                )
+    return wrong
+
+
+def _digest_here(looked: Looked, name: str) -> str | None:
+    """The digest of a component's files; None where they are not on this machine, or it is a package's model."""
+    if name not in looked.project.components:
+        return None
+    component = looked.project.component(name)
+    # It imports torch, which takes longer than to look at a run without models.
+    from darkroom.components.files import fingerprint
+
+    try:
+        return fingerprint(component) if local_path(component.path).is_dir() else None
+    except ValueError:
+        return None
 
 
 def _files_of(looked: Looked, name: str) -> list[Path]:

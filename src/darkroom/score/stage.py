@@ -3,18 +3,32 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from darkroom import store
 from darkroom.components.base import Component
+from darkroom.differences import told
 from darkroom.scorers.base import Part, Scorer
 from darkroom.scorers.table import SCORERS
 
 Counts = dict[str, Any]
 
 _KEYS = ("uid", "row", "status")
+
+
+class Scored(NamedTuple):
+    """What a file of scores says of itself, for its manifest.
+
+    Attributes:
+        counts: {scorer: {"rows": n, "unknown": {column: stored pictures without a value}, "not_finite": {column:
+            n}}}; the last two only where there are any.
+        judges: model -> its digest (`sha256`) and how it was asked; {} for a scorer that asks none.
+    """
+
+    counts: Counts
+    judges: dict[str, Any]
 
 
 def score_part(
@@ -24,7 +38,7 @@ def score_part(
     tar: str | Path | None,
     out: str | Path,
     components: Mapping[str, Component] = MappingProxyType({}),
-) -> Counts:
+) -> Scored:
     """Write uid, row and the scorer's columns of every row of a download table, sorted by uid.
 
     Args:
@@ -35,17 +49,16 @@ def score_part(
         out: the file to write.
         components: name -> component, of those that the options name.
 
-    Returns:
-        {scorer: {"rows": n, "unknown": {column: stored pictures without a value}, "not_finite": {column: n}}};
-        NaN and infinities are written as null, and those counted; the last two only where there are any.
+    NaN and infinities are written as null, and counted.
 
     Raises:
         ValueError: the table lacks a column, or the scorer gives other columns or rows than it says.
     """
     spec = SCORERS[scorer]
-    rows = store.read_table(table, _columns(spec))
-    scores = _scores(spec, options, Part(rows, Path(tar) if tar is not None else None, components))
-    return _write(spec, rows, scores, out, sort_by="uid")
+    part = Part(store.read_table(table, _columns(spec)), Path(tar) if tar is not None else None, components)
+    scores = _scores(spec, options, part)
+    counts = _write(spec, part.rows, scores, out, sort_by="uid")
+    return Scored(counts, _judges(part))
 
 
 def score_dataset(
@@ -55,7 +68,7 @@ def score_dataset(
     out: str | Path,
     before: Sequence[str | Path] = (),
     scores: Sequence[str | Path] = (),
-) -> Counts:
+) -> Scored:
     """As `score_part`, for a scorer that looks at the whole dataset at once; one file, sorted by row.
 
     The rows of a round of retries have a file of their own, so that those of the rounds before it, whose tables
@@ -73,8 +86,10 @@ def score_dataset(
     files = {Path(path).name: path for path in scores}
     parts = [_rows_with_scores(spec, table, files) for table in (*before, *tables)]
     rows, num_new = pl.concat(parts), sum(part.height for part in parts[len(before) :])
-    found = _scores(spec, options, Part(rows, lengths=tuple(part.height for part in parts)))
-    return _write(spec, rows.tail(num_new), found.tail(num_new), out, sort_by="row")
+    whole = Part(rows, lengths=tuple(part.height for part in parts))
+    found = _scores(spec, options, whole)
+    counts = _write(spec, rows.tail(num_new), found.tail(num_new), out, sort_by="row")
+    return Scored(counts, _judges(whole))
 
 
 def gather(
@@ -93,10 +108,13 @@ def gather(
         params, upstream: as `store.write_manifest` takes them.
 
     Raises:
-        ValueError: a file was made with other options or by another version; names its manifest.
+        ValueError: a file was made with other options or by another version, or what one scorer says was judged
+            by unlike models; names its manifest.
     """
     files: list[str | Path] = list(parts)
     counts: Counts = {}
+    judges: dict[str, Any] = {}
+    first: dict[str, str | Path] = {}
     for part in parts:
         body, scorer = store.read_manifest(part), Path(part).stem.rpartition(".")[2]
         if body["settings"] != made_with[scorer]:
@@ -106,9 +124,30 @@ def gather(
             )
         files += [Path(path).parent / name for name in body["files"]]
         store.add_counts(counts, body["counts"])
+        judged_by = judges.setdefault(scorer, body.get(store.JUDGES, {}))
+        if judged_by != body.get(store.JUDGES, {}):
+            raise ValueError(
+                f"{part}: {scorer} judged with another model, or asked it otherwise, than for"
+                f" {first[scorer]} ({told(judged_by, body.get(store.JUDGES, {}))}); remove the one that is not to"
+                " stay, and run `snakemake score`"
+            )
+        first.setdefault(scorer, part)
     return store.write_manifest(
-        path, stage="score", params=params, upstream=upstream, files=files, counts=counts
-    )
+        path, stage="score", params=params, upstream=upstream, files=files, counts=counts,
+        judges={scorer: models for scorer, models in judges.items() if models},
+    )  # fmt: skip
+
+
+def _judges(part: Part) -> dict[str, Any]:
+    """What the scorer told of its models, with the digests of those that are components."""
+    told_of = {name: part.judges.get(name, {}) for name in (*part.components, *part.judges)}
+    digests = {}
+    if part.components:
+        # It reads safetensors, and imports torch for it.
+        from darkroom.components.files import fingerprint
+
+        digests = {name: {"sha256": fingerprint(component)} for name, component in part.components.items()}
+    return {name: {**digests.get(name, {}), **said} for name, said in told_of.items()}
 
 
 def _columns(spec: Scorer) -> list[str]:

@@ -37,6 +37,7 @@ def score(options: Aesthetic, part: Part) -> "pl.DataFrame":
     import polars as pl
 
     clip, layers = load(options, part), load_head(part.components[options.head])
+    part.tell_of(options.head, layers=[list(weight.shape) for weight, _ in layers])
     found: list[float | None] = [None] * part.rows.height
     for places, values in embedded(options, part, clip):
         for weight, bias in layers:
@@ -81,4 +82,5 @@ SPEC = Scorer(
     reads="pixels",
     needs=(),
     score=score,
+    version=2,
 )

@@ -35,12 +35,23 @@ class Part:
     tar: the part's pictures, for a scorer that reads pixels.
     components: name -> pretrained component, of those that the scorer's options name.
     lengths: for a scorer that reads the dataset, how many of the rows each part has, in order.
+    judges: what the scorer tells of the models that it asked, see `tell_of`.
     """
 
     rows: "pl.DataFrame"
     tar: Path | None = None
     components: Mapping[str, Component] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def tell_of(self, model: str, **said: Any) -> None:
+        """Note for the manifest how a model is asked: its classes in their order, how pictures come to it.
+
+        Args:
+            model: the name of the component, whose digest the stage adds; or of the package that holds it.
+            said: plain values, as JSON has them.
+        """
+        self.judges[model] = said
 
     def pictures(self) -> Iterator[tuple[int, bytes]]:
         """(place in `rows`, JPEG) of every stored picture, in the order of the tar."""
@@ -74,7 +85,8 @@ class Scorer:
         reads: what it looks at.
         needs: columns of the download table that it wants besides uid, row and status.
         score: options and part -> a table with the columns, one row a row of the part, in their order. A row
-            that has no value, as one without a picture, is null.
+            that has no value, as one without a picture, is null. A scorer that asks a model tells of it by
+            `Part.tell_of`.
         extra: packages that it needs beyond darkroom's own; where they are missing no job starts.
         version: raised by whoever changes what it writes; its columns are then made again.
         after: scorers of parts whose columns its rows have too, for a scorer that reads the dataset; they have to

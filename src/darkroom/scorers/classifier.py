@@ -40,6 +40,7 @@ def classifier_scorer(name: str, section: type[WithClassifier]) -> Scorer:
         reads="pixels",
         needs=(),
         score=partial(score_classes, column=name),
+        version=2,
     )
 
 
@@ -53,6 +54,12 @@ def score_classes(options: WithClassifier, part: Part, column: str) -> "pl.DataF
     from darkroom.components.image_classifier import load_image_classifier
 
     classifier = load_image_classifier(part.components[options.model])
+    part.tell_of(
+        options.model,
+        classes=list(classifier.labels),
+        judged="each apart" if classifier.is_multi_label else "one of them",
+        pictures=classifier.takes,
+    )
     places = classifier.places(options.classes)
     found: list[float | None] = [None] * part.rows.height
     for rows, images in _batches(part, options.batch_size):

@@ -27,7 +27,9 @@ def load(options: WithClip, part: Part) -> "ClipScorer":
     """The CLIP that the options name, on the GPU where there is one."""
     from darkroom.components.clip import load_clip
 
-    return load_clip(part.components[options.clip]).on_fastest_device()
+    clip = load_clip(part.components[options.clip]).on_fastest_device()
+    part.tell_of(options.clip, **clip.takes)
+    return clip
 
 
 def embedded(

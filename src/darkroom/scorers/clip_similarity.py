@@ -41,4 +41,5 @@ SPEC = Scorer(
     reads="pixels",
     needs=("caption",),
     score=score,
+    version=2,
 )

@@ -50,6 +50,11 @@ def score(options: Faces, part: Part) -> "pl.DataFrame":
 
     folder = component_folder(part.components[options.model], "face_detector")
     session = open_session(folder / _FILE, any_size=True)
+    part.tell_of(
+        options.model,
+        pictures=f"longer side at most {options.max_side_px} px (bilinear), then black to multiples of"
+        f" {_MULTIPLE_PX} px; RGB, 0 to 255",
+    )
     rows: list[tuple[int | None, float | None]] = [(None, None)] * part.rows.height
     for place, image in part.images():
         boxes = find_faces(session, image, options.max_side_px, options.min_confidence)
@@ -126,4 +131,5 @@ SPEC = Scorer(
     reads="pixels",
     needs=(),
     score=score,
+    version=2,
 )

@@ -1,5 +1,6 @@
 """The language of a caption, by py3langid: naive Bayes on sequences of bytes (Lui and Baldwin 2012)."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -31,10 +32,14 @@ def score(options: Language, part: Part) -> "pl.DataFrame":
     """Null where there is no caption, or one of too few letters to tell."""
     import polars as pl
 
-    _LANGUAGE.require("language")
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    from darkroom.store import sha256_file
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    _LANGUAGE.require("language")
+    from py3langid import langid
+
+    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    model = Path(langid.__file__).parent / langid.MODEL_FILE
+    part.tell_of(_LANGUAGE.module, sha256=sha256_file(model), classes=list(identifier.nb_classes))
     rows: list[tuple[str | None, float | None]] = []
     for caption in part.rows["caption"]:
         if caption is None or num_letters(caption) < options.min_letters:
@@ -59,4 +64,5 @@ SPEC = Scorer(
     needs=("caption",),
     score=score,
     extra=_LANGUAGE,
+    version=2,
 )

@@ -6,6 +6,7 @@ digits and Chinese.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
@@ -62,6 +63,11 @@ def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
 
     rows: list[tuple[float | int | bool | None, ...]] = [(None,) * len(SPEC.columns)] * part.rows.height
     engine = _engine(options)
+    part.tell_of(
+        _OCR.module,
+        sha256=_digest(),
+        pictures=f"longer side at most {options.max_side_px} px (bicubic); BGR, 0 to 255",
+    )
     for place, image in part.images():
         small = reduced(image, options.max_side_px)
         lines = read_lines(engine, small)
@@ -87,6 +93,17 @@ def _engine(options: TextInPicture) -> Any:
     )
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     return engine
+
+
+def _digest() -> str:
+    """Of RapidOCR's models and of its options, among them how its models take pictures."""
+    import rapidocr_onnxruntime
+
+    from darkroom.store import sha256_file, sha256_json
+
+    folder = Path(rapidocr_onnxruntime.__file__).parent
+    files = [*sorted(folder.glob("models/*.onnx")), folder / "config.yaml"]
+    return sha256_json({file.name: sha256_file(file) for file in files})
 
 
 def reduced(image: "np.ndarray", max_side_px: int) -> "np.ndarray":
@@ -164,4 +181,5 @@ SPEC = Scorer(
     needs=(),
     score=score,
     extra=_OCR,
+    version=2,
 )

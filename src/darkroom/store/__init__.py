@@ -12,6 +12,7 @@ from darkroom.store.digest import (
 )
 from darkroom.store.manifest import (
     COMPUTED_IN,
+    JUDGES,
     add_counts,
     check_newest_files,
     read_manifest,
@@ -25,6 +26,7 @@ from darkroom.store.tars import TarReader, write_tar
 
 __all__ = [
     "COMPUTED_IN",
+    "JUDGES",
     "UNFINISHED",
     "Checked",
     "TarReader",

@@ -21,6 +21,7 @@ from darkroom.store.found import (
     read_bytes,
     shown,
 )
+from darkroom.store.manifest import JUDGES
 
 MANIFEST = "manifest.json"
 # Far more than a stage of a million parts needs.
@@ -29,6 +30,7 @@ _STAGE_KEYS = {"stage": str, "params": dict, "upstream": dict, "parts": dict, "f
 _PART_KEYS = {"settings": str, "files": dict, "counts": dict}
 # Of a stage that has such: pages that tell times, by their digest without these.
 PAGES = "pages"
+_MORE = (PAGES, JUDGES)
 # A path below the manifest's folder, or a file beside that folder.
 _NAME = re.compile(r"(\.\./)?(?!\.{1,2}(/|$))[^/\0]+(/(?!\.{1,2}(/|$))[^/\0]+)*")
 
@@ -130,7 +132,7 @@ def _parse(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
         is_ours = json_text(body) == text
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown(path)}: no manifest ({error})") from None
-    if not isinstance(body, dict) or not keys.keys() <= body.keys() <= {*keys, PAGES}:
+    if not isinstance(body, dict) or not keys.keys() <= body.keys() <= {*keys, *_MORE}:
         raise ValueError(f"{shown(path)}: no manifest, which has the keys {', '.join(keys)}")
     for key, value in body.items():
         if not isinstance(value, keys.get(key, dict)):

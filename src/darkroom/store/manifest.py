@@ -18,6 +18,8 @@ from darkroom.store.digest import sha256_file, sha256_json, sha256_path
 
 # Of a part's counts: dtype -> how many samples were computed in it.
 COMPUTED_IN = "computed_in"
+# Of scores that models made: model -> its digest and how it was asked; in the stage's manifest by scorer.
+JUDGES = "judges"
 _NUM_NAMED = 10  # parts that an error names
 
 
@@ -26,13 +28,15 @@ def write_part_manifest(
     files: Sequence[str | Path],
     counts: Mapping[str, int | dict[str, int]],
     settings: str,
+    judges: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the manifest of one part: the hash of each of `files`, and `counts` in and out.
 
-    `settings` is the SHA-256 of the stage's settings (`stages.settings_digest`).
+    `settings` is the SHA-256 of the stage's settings (`stages.settings_digest`); `judges` are the models that a
+    scorer asked.
     """
     body = {"settings": settings, "files": _hashes(Path(path).parent, files), "counts": dict(counts)}
-    write_json(path, body)
+    write_json(path, {**body, **({JUDGES: dict(judges)} if judges else {})})
 
 
 def write_manifest(
@@ -45,11 +49,12 @@ def write_manifest(
     files: Sequence[str | Path] = (),
     counts: Mapping[str, int | dict[str, int]] | None = None,
     pages: Mapping[str, str] | None = None,
+    judges: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a stage's manifest and return it.
 
     Counts of the parts are added up; `counts` adds the stage's own. `pages` are files that tell times: name ->
-    digest of the page without these.
+    digest of the page without these. `judges` are the models that scorers asked, by scorer.
 
     Raises:
         ValueError: parts were made with other settings than `params`, or computed in unlike dtypes; names them and
@@ -72,6 +77,7 @@ def write_manifest(
         "files": merged,
         "counts": total,
         **({"pages": dict(pages)} if pages else {}),
+        **({JUDGES: dict(judges)} if judges else {}),
     }
     write_json(path, body)
     return body
