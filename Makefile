@@ -20,7 +20,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo test test-fast test-real test-slurm check format schema lock clean-results clean
+.PHONY: help setup demo test test-fast test-real test-slurm speed check format schema lock clean-results clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,10 @@ test-slurm: $(READY) ## run the tests on a private SLURM cluster
 	@command -v sbatch >/dev/null || \
 	    { echo "SLURM is not installed: apt-get install --no-install-recommends slurm-wlm munge"; exit 1; }
 	$(TEST_SLURM)
+
+# Peers that are none of our dependencies are installed into a cache folder, see speed/peers.py.
+speed: $(READY) ## measure darkroom against its peers and write docs/speed.md
+	python speed/table.py
 
 check: $(READY) ## check style, types and the workflow
 	ruff check .

@@ -93,7 +93,7 @@ def test_the_examples_of_the_docs_are_captioners() -> None:
 def test_the_benchmark_prints_the_share_of_a_servers_capacity() -> None:
     command = [
         sys.executable,
-        "benchmarks/captions.py",
+        "trials/captions.py",
         "--pictures",
         "12",
         "--slots",

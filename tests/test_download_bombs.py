@@ -117,7 +117,7 @@ def test_a_part_of_files_ends_with_a_word_for_each_too(tmp_path: Path) -> None:
 
 
 def test_the_command_that_measures_costs_ends_well_on_damaged_pictures() -> None:
-    command = [sys.executable, "benchmarks/bombs.py", "--mutations", "320", "--megabytes", "0"]
+    command = [sys.executable, "trials/bombs.py", "--mutations", "320", "--megabytes", "0"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
     assert re.search(

@@ -206,7 +206,7 @@ def test_the_soak_recovers_every_row_and_changes_no_finished_file() -> None:
     # Of seconds, which a busy machine decides, the test expects nothing.
     command = [
         sys.executable,
-        "benchmarks/soak.py",
+        "trials/soak.py",
         "--rows",
         "120",
         "--rows-per-part",

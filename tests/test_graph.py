@@ -95,7 +95,7 @@ def test_ten_runs_of_a_dataset_of_200_parts_share_its_jobs(
     names = [f"run-{number}" for number in range(10)]
     for number, name in enumerate(names):
         project.write(f"config/runs/{name}.yaml", {"extends": "demo", "seed": number})
-    # What that costs is measured by benchmarks/graph.py.
+    # What that costs is measured by speed/plan.py.
     one, ten = jobs(project, names[0]), jobs(project, ",".join(names))
     of_a_run = (
         "train_run",

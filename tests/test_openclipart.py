@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-SCRIPT = ROOT / "benchmarks/openclipart.py"
+SCRIPT = ROOT / "trials/openclipart.py"
 TITLE = "<svg><metadata><dc:title>{}</dc:title><dc:title>the author</dc:title></metadata></svg>"
 
 

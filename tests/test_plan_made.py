@@ -11,17 +11,17 @@ from darkroom.config import load_project
 from darkroom.stages import manifest_path, problems
 from darkroom.store import read_manifest
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "speed"))
 
-import graph
+import plan
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of 40 parts in which every file is there; its making asserts that nothing is to be done."""
     folder = tmp_path_factory.mktemp("made")
-    graph.make_project(folder, num_rows=400)
-    graph.plan_of_all_made(folder, rows_per_part=10)
+    plan.make_project(folder, num_rows=400)
+    plan.plan_of_all_made(folder, rows_per_part=10)
     return folder
 
 
@@ -41,7 +41,7 @@ def test_a_plan_names_a_manifest_that_cannot_be_read(made: Path, left: bytes, sa
     # A disk that fails leaves the times.
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     try:
-        output = graph.snakemake(made, "big-0", "-n")
+        output = plan.snakemake(made, "big-0", "-n")
     finally:
         path.write_bytes(whole)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -19,7 +19,7 @@ from darkroom.score import score_dataset
 from darkroom.scorers.perceptual_hash import SPEC as PERCEPTUAL_HASH
 from darkroom.scorers.perceptual_hash import coefficients, hashes
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "trials"))
 from near_duplicates import CHANGES, load, measured, speed
 
 HASHED = {"uid": pl.String, "row": pl.Int64} | {

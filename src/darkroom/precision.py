@@ -2,7 +2,7 @@
 
 A CPU without bfloat16 instructions emulates them: a matrix product takes 26 to 50 times as long as in float32
 with AVX2, and twice as long with an AVX-512 that lacks them. The choice is by instruction sets, not by a
-measurement, so that one machine always makes the same; `benchmarks/precision.py` measures whether it is right.
+measurement, so that one machine always makes the same; `trials/precision.py` measures whether it is right.
 """
 
 import os

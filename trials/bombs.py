@@ -4,8 +4,8 @@ Each goes through a process that decodes, as in a download with the default boun
 and the memory of the costliest; fails where one goes beyond what docs/download.md states, ends a process or meets
 a fault of ours.
 
-    python benchmarks/bombs.py
-    python benchmarks/bombs.py --mutations 100000 --seed 1
+    python trials/bombs.py
+    python trials/bombs.py --mutations 100000 --seed 1
 """
 
 import argparse

@@ -3,7 +3,7 @@
 The peer of `cache.online: true` is our own cache. Both must give the same latents and embeddings, to the last
 digits of the stored precision. Needs a run whose cache and download are here, e.g. after `make demo`.
 
-    python benchmarks/online.py --run demo
+    python trials/online.py --run demo
 """
 
 import argparse

@@ -6,8 +6,8 @@ seconds and peak memory, and checks that every one is found, and on a sample tha
 share of what is found is right (precision), beside PDQ, as its package pdqhash computes it, at its usual 31
 bits of 256.
 
-    python benchmarks/near_duplicates.py speed 100000 1000000 10000000
-    python benchmarks/near_duplicates.py pictures FOLDER [FOLDER ...] --number 500
+    python trials/near_duplicates.py speed 100000 1000000 10000000
+    python trials/near_duplicates.py pictures FOLDER [FOLDER ...] --number 500
 """
 
 import argparse

@@ -3,8 +3,8 @@
 The server is another process on 127.0.0.1 that reads each request, and answers it after a fixed time, so many at
 once as it has slots; its capacity is slots / time. Fails below LIMIT.
 
-    python benchmarks/captions.py
-    python benchmarks/captions.py --slots 64 --seconds 1 --pictures 4000
+    python trials/captions.py
+    python trials/captions.py --slots 64 --seconds 1 --pictures 4000
 """
 
 import argparse

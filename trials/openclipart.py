@@ -7,7 +7,7 @@ be counted once.
 
     apt-get download openclipart-png openclipart-svg
     for package in *.deb; do dpkg-deb -x $package clipart; done
-    python benchmarks/openclipart.py clipart
+    python trials/openclipart.py clipart
 """
 
 import argparse

@@ -3,8 +3,8 @@
 `dtype: auto` chooses by the processor's instructions; this shows whether the choice is right. On an older
 processor, which the two variables play, it must choose float32:
 
-    python benchmarks/precision.py --run demo
-    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/precision.py --run demo
+    python trials/precision.py --run demo
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python trials/precision.py --run demo
 """
 
 import argparse

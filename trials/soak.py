@@ -5,8 +5,8 @@ cut, or by silence, until the first, second or third round of retries. Prints wh
 them, whether the files that were finished before are the same, and the seconds of the rounds, planning included,
 as a ratio to those of lists that hold the same rows and nothing else, fetched from the server in the same state.
 
-    python benchmarks/soak.py
-    python benchmarks/soak.py --rows 400 --rows-per-part 100
+    python trials/soak.py
+    python trials/soak.py --rows 400 --rows-per-part 100
 """
 
 import argparse

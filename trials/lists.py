@@ -3,8 +3,8 @@
 A list is planned before anything is known of its rows, once more after that, and again with one row more: then no
 more than two parts may be others. Memory is to stay below LIMIT_MB, and seconds to grow no faster than the list.
 
-    python benchmarks/lists.py 100000 1000000 10000000
-    python benchmarks/lists.py 100000 1000000 --ending csv
+    python trials/lists.py 100000 1000000 10000000
+    python trials/lists.py 100000 1000000 --ending csv
 """
 
 import argparse

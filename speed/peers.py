@@ -1,0 +1,64 @@
+"""Peers that are no dependency of ours: each in a folder of its own, of pinned versions, made where it is needed.
+
+The folder has the peer and what it needs beyond our environment, whose PyTorch and NumPy it shares: so both sides
+compute with the same libraries. Folders lie in DARKROOM_SPEED_CACHE, else in ~/.cache/darkroom/speed.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PINNED = {
+    "litdata": ("litdata==0.2.76", "obstore==0.12.1"),
+    # Without the clients of clouds, which it imports where they are asked for.
+    "streaming": (
+        "mosaicml-streaming==0.13.0",
+        *("brotli==1.2.1", "catalogue==2.0.10", "cramjam==2.14.0", "python-snappy==0.7.3"),
+        *("xxhash==3.8.2", "zstd==1.5.7.2"),
+    ),
+    "clean-fid": ("clean-fid==0.1.35",),
+}
+
+
+class NotHad(Exception):
+    """A peer cannot be had here; says why."""
+
+
+def folder(peer: str) -> Path:
+    """Where a peer lies; goes into PYTHONPATH.
+
+    Raises:
+        NotHad: it cannot be installed.
+    """
+    pins = PINNED[peer]
+    digest = hashlib.sha256(" ".join((*pins, sys.version)).encode()).hexdigest()[:12]
+    cache = os.environ.get("DARKROOM_SPEED_CACHE") or Path.home() / ".cache/darkroom/speed"
+    place = Path(cache) / f"{peer}-{digest}"
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when it is whole, and so never found half written.
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as name:
+        made = Path(name) / "site"
+        done = subprocess.run(_command(pins, made), capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise NotHad(f"{pins[0]} cannot be installed ({said[-1][:200] if said else 'no message'})")
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # another process was quicker
+                raise
+    return place
+
+
+def _command(pins: tuple[str, ...], target: Path) -> list[str]:
+    uv = Path(sys.executable).parent / "uv"
+    installer = [str(uv) if uv.exists() else shutil.which("uv"), "pip", "install", "--python", sys.executable]
+    if installer[0] is None:
+        installer = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    return [*map(str, installer), "--no-deps", "--target", str(target), *pins]

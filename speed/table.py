@@ -1,0 +1,115 @@
+"""Every row of the table, one after another, with the goals; `make speed` runs it, and writes docs/speed.md.
+
+Ends with 1 where an answer differs or a goal is missed: of a peer that cannot be had here, too.
+
+    python speed/table.py [--size smallest|small|large] [--out docs/speed.md]
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from race import ROOT, Figure
+
+ROWS = (
+    ("latents.py", 5),
+    ("loader.py", 5),
+    ("score_select_bucket.py", 5),
+    ("funnel.py", 5),
+    ("pictures.py", 5),
+    ("frechet.py", 2),
+    ("job_imports.py", 3),
+    ("plan.py", 1),
+)
+"""Command, and how often each side repeats the work."""
+
+HEAD = """# Speed
+
+What darkroom does against named peers: the same work in the same run, one thread a side, in turn, the quickest of
+several repetitions. A ratio is the peer's processor seconds divided by ours, and above 1 ours is faster; lost rows
+stand here like won ones. `make speed` measures everything again and writes this page; `python speed/ROW.py` is
+one row. Every command first compares the answers, and ends with status 1 where they differ. A peer that is no
+dependency of darkroom's is installed in its pinned version into a folder of its own (`speed/peers.py`), and runs
+with the same PyTorch and NumPy. For a row without a peer the goal is in seconds.
+
+"""
+
+
+def run(script: str, size: str, repeats: int) -> dict[str, Any]:
+    """What a command found; of one that failed, what it said."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "found.json"
+        command = [sys.executable, str(ROOT / "speed" / script), "--size", size, "--repeats", str(repeats)]
+        done = subprocess.run(
+            [*command, "--json", str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        print(done.stdout, flush=True)
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+    said = done.stdout.strip().splitlines()
+    return {"title": script, "told": "", "figures": [], "wrong": [said[-1] if said else "it ended"]}
+
+
+def figures_of(result: dict[str, Any]) -> list[Figure]:
+    return [Figure(**values) for values in result["figures"]]
+
+
+def cells(script: str, result: dict[str, Any]) -> list[str]:
+    """The lines of the page for one row."""
+    work = f"[{result['title']}](../speed/{script}): {result['told']}"
+    text = []
+    for figure in figures_of(result):
+        value = "-" if figure.value is None else f"{figure.value:.2f} {figure.unit}"
+        wall = "" if figure.wall is None else f"{figure.wall:.2f} x"
+        goal = f"{figure.goal:g} {figure.unit}"
+        verdict = (
+            f"not measured: {figure.why_not}" if figure.why_not else "met" if figure.is_met else "missed"
+        )
+        text.append(f"| {work} | {figure.what} | {value} | {wall} | {goal} | {verdict} |")
+        work = ""
+    text += [f"| {work} | | | | | wrong: {wrong} |" for wrong in result["wrong"]]
+    return text
+
+
+def page(found: dict[str, dict[str, Any]], size: str, summary: str) -> str:
+    """docs/speed.md."""
+    lines = ["| Work | Peer, or what | CPU | Wall | Goal | |", "|---|---|---|---|---|---|"]
+    lines += [line for script, result in found.items() for line in cells(script, result)]
+    where = f"Measured on {processor()}, Python {platform.python_version()}, sizes `{size}`. {summary}"
+    return HEAD + "\n".join(lines) + f"\n\n{where}\n"
+
+
+def processor() -> str:
+    """What /proc says it is."""
+    path = Path("/proc/cpuinfo")
+    names = [line for line in path.read_text().splitlines() if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0].partition(':')[2].strip()}" if names else platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=("smallest", "small", "large"), default="small")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/speed.md", help="the page to write")
+    asked = parser.parse_args()
+    begin = time.monotonic()
+    found = {script: run(script, asked.size, repeats) for script, repeats in ROWS}
+    figures = [figure for result in found.values() for figure in figures_of(result)]
+    num_met, wrong = sum(figure.is_met for figure in figures), [w for r in found.values() for w in r["wrong"]]
+    summary = f"{num_met} of {len(figures)} goals met."
+    asked.out.write_text(page(found, asked.size, summary))
+    print(f"written: {asked.out}, in {(time.monotonic() - begin) / 60:.0f} minutes")
+    print(*(f"WRONG: {what}" for what in wrong), sep="\n", end="\n" if wrong else "")
+    print(summary)
+    sys.exit(bool(wrong) or num_met < len(figures))
+
+
+if __name__ == "__main__":
+    main()
