@@ -110,9 +110,7 @@ def test_parts_that_unlike_models_judged_are_not_gathered(tmp_path: Path) -> Non
     assert body["judges"] == {"size": {"clip": {"sha256": "one", "side_px": 64}}}
     assert store.check_stage(tmp_path / "manifest.json").body == body
     judged("one", "two")
-    match = (
-        r"part-00001.size.json: size judged .*part-00000.size.json \(clip.sha256 was 'one' and is 'two'\)"
-    )
+    match = r"part-00001.size.json: size judged .*part-00000.size.json \(clip.sha256 was 'one' and is 'two'\)"
     with pytest.raises(ValueError, match=match):
         score.gather(tmp_path / "manifest.json", manifests, {"size": "s"}, {}, {})
 
