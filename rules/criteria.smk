@@ -118,6 +118,17 @@ def asked_score_files(wildcards):
     ]
 
 
+def asked_score_files_of(project):
+    """What the criteria of a run's datasets look at, of all parts; each file once."""
+    files = {
+        path
+        for member in project.members
+        for part in PARTS[member.dataset_name]
+        for path in score_files(member, part, scorers_asked(member))
+    }
+    return sorted(files)
+
+
 @functools.cache
 def score_files_of(dataset, ending):
     """The files of all scorers and parts of a dataset, each once."""

@@ -11,6 +11,7 @@ rule report_run:
         samples=f"{RUN}/train/samples",
         buckets=of_job(f"{CACHE}/bucket/buckets.json"),
         funnel=of_job(f"{DATASET}/filter/funnel.json"),
+        scores=of_run(asked_score_files_of),
         tables=for_parts(f"{DATASET}/download/{{part}}.parquet"),
         tars=for_parts(f"{DATASET}/download/{{part}}.tar"),
         captions=for_parts(f"{DATASET}/recaption/{{part}}.parquet"),

@@ -116,8 +116,8 @@ def test_every_score_is_shown_with_its_thresholds_and_the_pictures_nearest_to_th
     (section,) = re.findall(r"<h2>pwatermark</h2>(.*?)</section>", page, re.DOTALL)
     kept, dropped = re.findall(r'<div class="shots">(.*?)</div>', section, re.DOTALL)
     first = min(row for row in range(NUM_ROWS) if (row / NUM_ROWS) ** 3 > 0.5)
-    assert re.findall(r"<span>caption (\d+)</span>", kept) == [str(first - k) for k in range(1, 7)]
-    assert re.findall(r"<span>caption (\d+)</span>", dropped) == [str(first + k) for k in range(6)]
+    assert re.findall(r"<span>caption (\d+)</span>", kept) == [str(first - k) for k in range(1, 9)]
+    assert re.findall(r"<span>caption (\d+)</span>", dropped) == [str(first + k) for k in range(8)]
     assert "1 without a value are kept" in section
     assert page.count("<svg") == 5  # `duplicate` is yes or no, and `first_row` has no value
     assert "<script" not in page and not OUTSIDE.search(page)

@@ -7,8 +7,10 @@ from darkroom.jobs import job, tell
 from darkroom.store import read_manifest, write_manifest
 
 with job(snakemake.log[0], snakemake.threads):
+    from darkroom.config.keep import Criterion, Scorers
     from darkroom.report.build import DatasetInputs, ReportInputs, build_report
     from darkroom.report.times import digest_without_times
+    from darkroom.score.pictures import ScoredPictures
     from darkroom.sources.table import SOURCES
 
     def listed(value: str | Sequence[str]) -> list[Path]:
@@ -18,6 +20,18 @@ with job(snakemake.log[0], snakemake.threads):
     def of_dataset(name: str, paths: Sequence[str]) -> list[Path]:
         """Those that lie in the dataset's folder."""
         return [path for path in listed(paths) if path.parent.parent.name == name]
+
+    def scored(name: str, folder: Path, parts: Sequence[Path]) -> ScoredPictures:
+        """A dataset as its manifests say that it was scored and filtered."""
+        keep = read_manifest(folder / "filter/manifest.json")["params"]["keep"]
+        scorers = read_manifest(folder / "score/manifest.json")["params"]["scorers"]
+        return ScoredPictures(
+            name,
+            folder,
+            [table.stem for table in parts],
+            [Criterion.model_validate(values) for values in keep],
+            Scorers.model_validate(scorers),
+        )
 
     params, inputs = snakemake.params, snakemake.input
     names = [params.dataset] if isinstance(params.dataset, str) else list(params.dataset)
@@ -47,6 +61,7 @@ with job(snakemake.log[0], snakemake.threads):
             listed=funnel.parent.parent,
             truth=SOURCES[kind].truth,
             buckets=buckets,
+            scored=scored(name, funnel.parent.parent, of_dataset(name, inputs.tables)),
         )
         for name, kind, funnel, buckets in per_dataset
     ]

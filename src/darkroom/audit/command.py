@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from darkroom.audit.scored import Column, Scored
+    from darkroom.audit.scored import Scored
+    from darkroom.score.pictures import Column
 
 FOLDER = Path("results/audits")
 
@@ -111,7 +112,7 @@ def _judge(scored: "Scored", column: "Column", labels: Path, wanted: float) -> l
     if found.strangers:
         tell_strangers(found, scored.uids())
     estimates = list(Estimator(drawn, found.of).estimates())
-    result = Result(drawn, found, estimates, wanted, scored.config.keep)
+    result = Result(drawn, found, estimates, wanted, scored.keep)
     result.write_csv(folder / "precision.csv")
     result.write_page(folder / "precision.html")
     return [*result.lines(), f"all {len(estimates)} thresholds: {folder}/precision.html and precision.csv"]

@@ -11,13 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
-from PIL import Image
 
 from darkroom.audit.pages import render
 from darkroom.audit.sample import Audit
 from darkroom.audit.scored import Scored
-from darkroom.report.inline import jpeg_uri
-from darkroom.scorers.table import SCORERS
+from darkroom.report.scores import about, picture
 from darkroom.store import replacing
 
 _MAX_SIDE_PX = 512
@@ -58,17 +56,3 @@ def json_in_html(value: object) -> str:
     """JSON that can stand in a script element: nothing in it ends the element or begins another."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def about(scorer: str) -> str:
-    """What a scorer says of a picture, in a sentence; nothing of a column of the list."""
-    lines = (SCORERS[scorer].section.__doc__ or "").strip().splitlines() if scorer else []
-    return lines[0].replace("`", "") if lines else ""
-
-
-def picture(scored: Scored, part: int, offset: int, size: int, max_side_px: int) -> str:
-    """A stored picture as a data URI; empty where it cannot be read."""
-    try:
-        return jpeg_uri(scored.jpeg(part, offset, size), max_side_px)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""

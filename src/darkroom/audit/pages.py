@@ -7,7 +7,8 @@ from darkroom.report import pages
 
 def render(template: str, **values: Any) -> str:
     """A page; everything that is not marked as safe is escaped."""
-    return pages.render("darkroom.audit", template, values, {"share": share, "whole": whole, "short": short})
+    filters = {"share": share, "whole": whole, "short": pages.short}
+    return pages.render("darkroom.audit", template, values, filters)
 
 
 def share(value: float) -> str:
@@ -17,9 +18,4 @@ def share(value: float) -> str:
 
 def whole(value: float) -> str:
     """A whole number with thin spaces between thousands."""
-    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def short(value: float) -> str:
-    """A score with four digits."""
-    return f"{value:.4g}"
+    return pages.number(value)

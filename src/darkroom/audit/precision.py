@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 
 from darkroom.audit.estimate import AtThreshold, Rate, threshold_for
-from darkroom.audit.label_page import about
 from darkroom.audit.labels import Labels
-from darkroom.audit.pages import render, share, short, whole
+from darkroom.audit.pages import render, share, whole
 from darkroom.audit.sample import Audit
 from darkroom.config.keep import Criterion
+from darkroom.report.pages import short
+from darkroom.report.scores import about
 from darkroom.store import replacing
 
 _SHOWN = 20  # thresholds on a terminal

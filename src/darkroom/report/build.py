@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from darkroom.report import data, results, runs
+from darkroom.report import data, results, runs, scores
 from darkroom.report.pages import render
+from darkroom.score.pictures import ScoredPictures
 from darkroom.sources.base import Truth
 from darkroom.store import replacing
 
@@ -30,6 +31,7 @@ class DatasetInputs:
         listed: the folder that the dataset's list was written into.
         truth: what the dataset's source knows of its pictures, for marking captions right or wrong.
         buckets: the bucket stage's buckets.json.
+        scored: its parts with their scores, as the filter judged them.
     """
 
     dataset: str
@@ -40,6 +42,7 @@ class DatasetInputs:
     listed: Path | None = None
     truth: Truth | None = None
     buckets: Path | None = None
+    scored: ScoredPictures | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def build_report(
         "description": inputs.description,
         **_contents(inputs, prompts_per_task, num_captions),
     }
-    filters = {"share": _share, "number": _number, "gain": _gain}
+    filters = {"share": _share, "gain": _gain}
     page = render("darkroom.report", "template.html", values, filters)
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
@@ -124,9 +127,13 @@ def _of_dataset(inputs: DatasetInputs, num_captions: int) -> dict[str, Any]:
     listed, truth = _here(inputs.listed), inputs.truth
     judge = partial(truth.judge, listed) if truth and listed else None
     told = captions and len(captions) == len(tables) == len(tars)
+    funnel = _here(inputs.funnel)
     return {
         "name": inputs.dataset,
-        "funnel": _maybe(data.read_funnel, _here(inputs.funnel)),
+        "funnel": _maybe(data.read_funnel, funnel),
+        "scores": scores.read_scores(inputs.scored, data.read_json(funnel))
+        if inputs.scored and funnel
+        else None,
         "captions": data.read_captions(captions, tables, tars, judge, num_captions) if told else None,
         "right_means": truth.right_means if truth else "",
         "buckets": _maybe(data.read_buckets, _here(inputs.buckets)),
@@ -152,13 +159,6 @@ def _all_here(paths: Sequence[Path]) -> list[Path]:
 
 def _share(value: float | None, digits: int = 0) -> str:
     return "\N{EN DASH}" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    """A number with thin spaces between thousands."""
-    return (
-        "\N{EN DASH}" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    )
 
 
 def _gain(value: float) -> str:

@@ -16,9 +16,15 @@ _THUMBNAIL_PX = 192
 Judge = Callable[[pl.DataFrame], pl.DataFrame | None]
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a stage's JSON file."""
+    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return body
+
+
 def read_funnel(path: Path) -> dict[str, Any]:
     """Steps, download statuses and joint failures, from the filter's funnel.json."""
-    body = json.loads(path.read_text(encoding="utf-8"))
+    body = read_json(path)
     rows, meaning = max(body["rows"], 1), body["meaning"]
     steps = [{"name": "listed", "remaining": body["rows"], "share": 1.0, "removed": 0, "fails": 0}]
     steps += [
@@ -53,7 +59,7 @@ def read_funnel(path: Path) -> dict[str, Any]:
 
 def read_buckets(path: Path) -> dict[str, Any]:
     """Pictures by bucket with what fills no batch, from the bucket stage's buckets.json."""
-    body = json.loads(path.read_text(encoding="utf-8"))
+    body = read_json(path)
     counts = body["pictures_by_bucket"]
     most = max([*counts.values(), 1])
     rows = []

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 _NONE: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
@@ -12,13 +12,25 @@ _NONE: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 def render(
     package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] = _NONE
 ) -> str:
-    """A page from a template that lies in a package."""
+    """A page from a template that lies in a package; what it includes lies there, or beside the report's own."""
     environment = Environment(
-        loader=PackageLoader(package, "."),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("darkroom.report", ".")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters.update({"number": number, **filters})
     return environment.get_template(template).render(**values)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number with thin spaces between thousands; a dash for None."""
+    return (
+        "\N{EN DASH}" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    )
+
+
+def short(value: float) -> str:
+    """A score with four digits."""
+    return f"{value:.4g}"

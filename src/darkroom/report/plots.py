@@ -35,6 +35,18 @@ _STYLE: Any = {
     "savefig.facecolor": "none",
 }
 
+# On a dark page: colour of the style -> colour there. Inside <img> a drawing is asked too.
+_DARK = {INK: "#ece7df", MUTED: "#a39a8f", RULE: "#38332d", ACCENT: "#ef7a6d"}
+_ON_DARK = (
+    "@media (prefers-color-scheme: dark) {"
+    + "".join(
+        f'[style*="{what}: {light}"] {{{what}: {dark} !important}}'
+        for light, dark in _DARK.items()
+        for what in ("fill", "stroke")
+    )
+    + "}"
+)
+
 
 def loss_chart(steps: np.ndarray, losses: np.ndarray) -> str:
     """The loss of every step and its running mean over 2 % of the run: a data URI."""
@@ -53,7 +65,7 @@ def bins_chart(steps: np.ndarray, bins: Sequence[np.ndarray]) -> str:
     """Running means of the loss by tenth of the timestep, t from 0 (clean) to 1 (noise): a data URI."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        colors = matplotlib.colormaps["plasma"](np.linspace(0.02, 0.86, len(bins)))
+        colors = matplotlib.colormaps["plasma"](np.linspace(0.3, 0.88, len(bins)))
         ends, means = [], []
         for values, color in zip(bins, colors, strict=True):
             mean = running_mean(values, _window(len(steps)))
@@ -124,4 +136,4 @@ def _note(axes: Axes, x: float, y: float, text: str, color: object) -> None:
 def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
-    return svg_uri(buffer.getvalue())
+    return svg_uri(buffer.getvalue().replace(b"<defs>", f"<style>{_ON_DARK}</style><defs>".encode(), 1))

@@ -91,6 +91,8 @@ class Scorer:
         version: raised by whoever changes what it writes; its columns are then made again.
         after: scorers of parts whose columns its rows have too, for a scorer that reads the dataset; they have to
             be listed with it, and it scores again where they do.
+        copy_of: the column that names, by its row, the picture that a row is a copy of, null for all others; the
+            report shows such pictures together.
     """
 
     name: str
@@ -102,3 +104,4 @@ class Scorer:
     extra: Extra | None = None
     version: int = 1
     after: tuple[str, ...] = ()
+    copy_of: str | None = None

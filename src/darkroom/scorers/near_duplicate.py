@@ -93,4 +93,5 @@ SPEC = Scorer(
     needs=("original_width", "original_height"),
     score=score,
     after=(perceptual_hash.SPEC.name,),
+    copy_of="near_duplicate_of",
 )
