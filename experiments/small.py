@@ -21,6 +21,7 @@ from darkroom.metrics.intervals import bootstrap, bounds
 from darkroom.models.denoiser import Denoiser
 from darkroom.sample.model import SampleModel
 from darkroom.sample.options import DrawOptions
+from darkroom.store.captions import ORIGINAL
 from darkroom.train.data import NULL_CAPTION, Samples
 from darkroom.train.plan import Shape, UInts
 from darkroom.train.trainer import Trainer
@@ -73,6 +74,7 @@ class MemoryCache:
         encoders: Sequence[tuple[TextEncoder, TextEncoderUse]],
     ) -> None:
         num, height, width, _ = pictures.shape
+        self.captions = (ORIGINAL,)
         self.bucket = (width, height)
         pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-# A long and a short caption for every kept picture, beside its alt-text.
+# Captions for every kept picture, beside its alt-text.
 
 
 rule recaption_part:
@@ -18,6 +18,7 @@ rule recaption_part:
         made_with=made_with("recaption"),
         settings=of_run(lambda project: settings(project.dataset.recaption)),
         components=of_run(captioner_components),
+        own_captions=of_run(lambda project: list(project.dataset.own_captions)),
     script:
         "../workflow/scripts/recaption_part.py"
 

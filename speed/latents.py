@@ -59,12 +59,13 @@ def work(batches: Batches) -> Work:
 
 
 def write_cache(folder: Path, sizes: Sizes) -> tuple[list[tuple[Path, Path]], Path]:
-    """Our shards of these samples and that of the empty caption; all other kinds of captions are empty."""
+    """Our shards of these samples and that of the empty caption."""
     import polars as pl
     import torch
 
     from darkroom.store import sample_uid, write_table
-    from darkroom.store.latents import CAPTION_KINDS, table_columns, table_digest, write_shard
+    from darkroom.store.captions import ORIGINAL
+    from darkroom.store.latents import table_columns, table_digest, write_shard
 
     def tensor(parts: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(parts).view(np.int16)).view(torch.float16)
@@ -77,21 +78,16 @@ def write_cache(folder: Path, sizes: Sizes) -> tuple[list[tuple[Path, Path]], Pa
             "uid": [sample_uid(str(number), "") for number in numbers],
             **{"row": numbers, "index": range(len(numbers))},
             **{name: [512] * len(numbers) for name in ("bucket_width", "bucket_height")},
-            **{
-                f"{kind}_{what}": [0] * len(numbers)
-                for kind in CAPTION_KINDS
-                for what in ("offset", "length")
-            },
-            f"{CAPTION_KINDS[0]}_length": [TEXT[0]] * len(numbers),
-            f"{CAPTION_KINDS[0]}_offset": range(0, TEXT[0] * len(numbers), TEXT[0]),
+            f"{ORIGINAL}_length": [TEXT[0]] * len(numbers),
+            f"{ORIGINAL}_offset": range(0, TEXT[0] * len(numbers), TEXT[0]),
         }
-        table = pl.DataFrame(columns).select(table_columns()).sort("uid")
+        table = pl.DataFrame(columns).select(table_columns([ORIGINAL])).sort("uid")
         path = folder / f"part-{first:08d}.safetensors"
-        tensors = {f"text/{kind}": torch.zeros(0, TEXT[1], dtype=torch.float16) for kind in CAPTION_KINDS}
-        tensors[f"text/{CAPTION_KINDS[0]}"] = tensor(list(text)).flatten(0, 1)
-        write_shard(
-            path, {"latents/512x512": tensor(list(latents)), **tensors}, {"table": table_digest(table)}
-        )
+        tensors = {
+            "latents/512x512": tensor(list(latents)),
+            f"text/{ORIGINAL}": tensor(list(text)).flatten(0, 1),
+        }
+        write_shard(path, tensors, {"caption_names": [ORIGINAL], "table": table_digest(table)})
         write_table(path.with_suffix(".parquet"), table)
         shards.append((path, path.with_suffix(".parquet")))
     write_shard(folder / "null.safetensors", {"text/null": torch.zeros(1, TEXT[1], dtype=torch.float16)}, {})

@@ -16,17 +16,15 @@ from race import OURS, Race, Side, Sizes, Work
 
 
 def ours(folder: Path, sizes: Sizes) -> Work:
-    from darkroom.config.run import CaptionChoice, Train
-    from darkroom.store.latents import CAPTION_KINDS
+    from darkroom.config.run import Train
     from darkroom.train.data import LatentCache
     from darkroom.train.loader import BatchMaker
     from darkroom.train.plan import BatchPlan
 
     cache = LatentCache(*write_cache(folder, sizes), {})
     num_steps = sizes["samples"] // BATCH
-    choice = CaptionChoice(**{kind: float(kind == CAPTION_KINDS[0]) for kind in CAPTION_KINDS})
     settings = Train(
-        num_steps=num_steps, global_batch_size=BATCH, microbatch_size=BATCH, caption_choice=choice,
+        num_steps=num_steps, global_batch_size=BATCH, microbatch_size=BATCH,
         caption_dropout=0,
     )  # fmt: skip
     maker = BatchMaker(cache, BatchPlan(0, BATCH, cache.uids), settings, seed=0)

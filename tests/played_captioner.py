@@ -148,7 +148,8 @@ def section(url: str, requests: dict[str, Any] | None = None, **values: Any) -> 
     from darkroom.captioners.server import Server as Section
 
     asked = {"concurrency": 8, "num_retries": 2, "timeout_s": 20, **(requests or {})}
-    body = {"kind": "server", "url": url, "model": "m", "long_prompt": "long", "short_prompt": "short"}
+    captions = {name: {"prompt": name} for name in ("long", "short")}
+    body = {"kind": "server", "url": url, "model": "m", "captions": captions}
     return Section.model_validate({**body, "requests": asked, **values})
 
 

@@ -81,15 +81,15 @@ def test_a_journal_with_a_torn_end_is_read_up_to_it_and_one_of_other_settings_is
 ) -> None:
     first = chat.Answer("one\u2028\n two", "stop", 3, None, "m")
     with Journal(tmp_path, "a") as journal:
-        journal.keep(0, 0, first)
-        journal.keep(0, 1, chat.Answer("torn", "stop"))
+        journal.keep((0, "long", 0), first)
+        journal.keep((0, "short", 0), chat.Answer("torn", "stop"))
     path = tmp_path / "000000.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     with Journal(tmp_path, "a") as journal:
-        assert journal.answers == {(0, 0): first}
-        journal.keep(0, 1, chat.Answer("", "refusal"))
+        assert journal.answers == {(0, "long", 0): first}
+        journal.keep((0, "short", 0), chat.Answer("", "refusal"))
     with Journal(tmp_path, "a") as journal:
-        assert journal.answers == {(0, 0): first, (0, 1): chat.Answer("", "refusal")}
+        assert journal.answers == {(0, "long", 0): first, (0, "short", 0): chat.Answer("", "refusal")}
     with Journal(tmp_path, "b") as journal:
         assert journal.answers == {}
     assert [path.name for path in tmp_path.iterdir()] == ["000003.jsonl"]

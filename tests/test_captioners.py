@@ -17,6 +17,7 @@ from darkroom.captioners.transformers import Transformers
 from darkroom.components.base import Component
 from darkroom.recaption.stage import recaption_part
 from darkroom.store import read_table
+from darkroom.store.captions import names_in
 
 SRC = Path(__file__).parents[1] / "src"
 PLUGIN = '''
@@ -47,11 +48,11 @@ class Loaded:
     def prepare(self, pictures):
         return [picture.size for picture in pictures]
 
-    def caption(self, prepared):
+    def caption(self, prepared, asked):
         for place, (_, height) in enumerate(prepared):
             if height > self.most_px:
                 raise PictureError(place, "it is too tall")
-        return [[Generated(f"{kind} of {h} px", 3, "stop") for _, h in prepared] for kind in ("much", "little")]
+        return [[Generated(f"{name} of {h} px", 3, "stop") for _, h in prepared] for name in asked.names]
 
 
 SPEC = Captioner("sides", Sides, in_batches(Loaded))
@@ -66,7 +67,7 @@ from darkroom.config.schema import schema_text
 
 assert "torch" not in sys.modules
 assert "Sides" in schema_text() and "`recaption (kind: sides)`" in reference_markdown()
-asked = {"long_prompt": "l", "short_prompt": "s"}
+asked = {"captions": {"long": {"prompt": "l"}, "short": {"prompt": "s"}}}
 assert parse_recaption({**asked, "captioner": "c"}).kind == "transformers"
 section = parse_recaption({**asked, "kind": "sides", "eyes": "e"})
 assert [named[1:] for named in named_components(section)] == [("e", "clip")]
@@ -98,19 +99,24 @@ def test_the_stage_asks_any_captioner_and_a_picture_that_it_cannot_caption_is_na
     names: dict = {}
     exec(compile(PLUGIN, "plugin.py", "exec"), names)
     monkeypatch.setitem(CAPTIONERS, "sides", names["SPEC"])
-    asked = {"long_prompt": "l", "short_prompt": "s", "batch_size": 4, "kind": "sides", "eyes": "e"}
+    captions = {"little": {"prompt": "l"}, "much": {"prompt": "m", "max_new_tokens": 9}}
+    asked = {"captions": captions, "batch_size": 4, "kind": "sides", "eyes": "e"}
     components = {"e": Component(kind="clip", path="somewhere")}
     part, out = make_part(tmp_path, [3, 1, 0, 2, 4, 6, 5]), tmp_path / "captions.parquet"
     counts = recaption_part(*part, names["Sides"](**asked), components, out)
     table = read_table(out)
-    assert table["caption_long"].to_list() == [f"much of {40 + 8 * i} px" for i in (0, 1, 3, 4, 5, 6)]
-    assert table["caption_short"].to_list() == [f"little of {40 + 8 * i} px" for i in (0, 1, 3, 4, 5, 6)]
+    assert names_in(table.columns) == ("original", "little", "much")
+    for name in captions:
+        assert table[f"caption_{name}"].to_list() == [
+            f"{name} of {40 + 8 * i} px" for i in (0, 1, 3, 4, 5, 6)
+        ]
     assert counts["captioned"] == 6 and counts["computed_in"] == {"float32": 6}
     row = table.row(0, named=True)
     assert (row["model"], row["model_path"], row["model_sha256"]) == ("e", "somewhere", None)
     assert (row["model_revision"], row["library"]) == ("abc", "sides 1")
-    decoding = {"batch_size": 4, "max_new_tokens": 96, "method": "look", "strip_prefixes": []}
-    assert json.loads(row["decoding"]) == decoding
+    told = {"max_new_tokens": 96, "strip_prefixes": [], "temperature": 0.0, "top_p": 1.0}
+    by_caption = {"little": told, "much": {**told, "max_new_tokens": 9}}
+    assert json.loads(row["decoding"]) == {"batch_size": 4, "method": "look", "captions": by_caption}
     assert table.schema["model_sha256"] == pl.String
     with pytest.raises(ValueError, match=f"picture {6:032x}: it is too tall"):
         recaption_part(*part, names["Sides"](**asked, most_px=80), components, tmp_path / "none.parquet")
@@ -126,5 +132,5 @@ def test_a_section_whose_kind_is_not_its_specs_name_is_refused() -> None:
 
 
 def test_settings_of_before_there_were_kinds_are_dumped_as_then() -> None:
-    section = Transformers(captioner="c", long_prompt="l", short_prompt="s")
+    section = Transformers(captioner="c", captions={"long": {"prompt": "l"}})
     assert "kind" not in section.model_dump(mode="json") and section.kind == "transformers"

@@ -55,7 +55,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (RUN, replaced("learning_rate: 0.002", "learning_rate: 2,5"), "train.learning_rate: .*it is '2,5'"),
         (RUN, replaced("num_steps: 1200", "num_steps: 1:30"), "train.num_steps: .*it is '1:30'"),
         (RUN, replaced("train:", "trian:"), "trian: unknown key; did you mean 'train'"),
-        (RUN, replaced("original:", "orignal:"), r"train\.caption_choice\.orignal: unknown key; did you mean"),
+        (RUN, replaced("{long: ", "{logn: "), r"train\.caption_choice\.logn: .* did you mean 'long'\?; known: "),
+        (RUN, replaced("{long: 0.4", "{long: 0.3"), r"train\.caption_choice: long \+ short is 0.9; it must be 1"),
+        (RUN, replaced("{long: 0.4", "{long: yes"), r"train\.caption_choice\.long: .*valid number"),
+        (RUN, replaced("{long: 0.4", "{long: true"), r"train\.caption_choice: long is true; it should be a num"),
+        (DATASET, replaced(" long: {", " original: {"), "recaption.captions: 'original' is the alt-text's name"),
+        (DATASET, replaced(" long: {", " Long: {"), "recaption.captions: 'Long' cannot be the name"),
+        (DATASET, replaced(" long: {", " caption_a: {"), "recaption.captions: 'caption_a' cannot be the name"),
+        (DATASET, replaced(" long: {prompt", " long: {promt"), "recaption.captions.long.promt: .*'prompt'"),
         (RUN, replaced("kind: demo", "kind: dmeo"), "draw.prompts.kind: no kind 'dmeo'; did you mean 'demo'"),
         (RUN, replaced("dataset: demo", "dataset: Demo"), "dataset: no dataset 'Demo' in .*did you mean 'demo'"),
         (DATASET, replaced("kind: demo", "kind: dmeo"), "source.kind: no kind 'dmeo'; did you mean 'demo'"),
@@ -123,3 +130,21 @@ def test_a_metric_that_a_run_does_not_measure_is_none_of_its_settings(project: P
     """Or a metric that a later version has would make every earlier result stale."""
     run = load_project("demo").run
     assert set(run.measure.model_dump(mode="json")) == set(run.measure.chosen)
+
+
+def test_a_run_shows_the_captions_that_its_dataset_has(project: Path) -> None:
+    path = project / DATASET
+    path.write_text(path.read_text().replace(" long: {", " tags: {"))
+    known = "caption_choice.long: the dataset demo has no caption of this name; known: original, short, tags$"
+    with pytest.raises(ConfigError, match=f"{RUN}: train.{known}"):
+        load_project("demo")
+    path.write_text(path.read_text() + "extends: other\n")
+    (project / "config/datasets/other.yaml").write_text(
+        "recaption: {captions: {long: {prompt: l}, tags: {prompt: t}}}"
+    )
+    assert load_project("demo").dataset.caption_names == ("original", "long", "short", "tags")
+    path.write_text(path.read_text().replace(" short: {", " short: null # {"))
+    with pytest.raises(ConfigError, match=r"caption_choice.short: .*; known: original, long, tags$"):
+        load_project("demo")
+    (project / RUN).write_text((project / RUN).read_text().replace("{long: 0.4, short: 0.6}", "null"))
+    assert load_project("demo").run.train.caption_choice is None

@@ -60,7 +60,7 @@ def test_the_columns_of_the_docs_are_those_of_the_files(finished_project: TinyPr
 def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> None:
     from darkroom.bucket import bucket_part
     from darkroom.config.run import Bucket
-    from darkroom.recaption import stage as recaption
+    from darkroom.recaption.stage import captions_schema
     from darkroom.sources.table import list_columns
     from darkroom.store.latents import table_columns
     from darkroom.train.record import COLUMNS
@@ -78,9 +78,10 @@ def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> Non
         assert told[f"{datasets}/{name}.parquet"] == pl.read_parquet_schema(path).names()
     assert told[f"{caches}/bucket/part-00000.parquet"] == pl.read_parquet_schema(buckets).names()
     assert told[f"{datasets}/urls.parquet"] == ["row", "url", "caption", "captions", "repeat_of", *carried]
-    captions = told[f"{datasets}/recaption/part-00000.parquet"]
-    assert captions[: len(recaption._SCHEMA)] == list(recaption._SCHEMA)
-    assert told[f"{caches}/cache/part-00000.parquet"] == table_columns()
+    names = load_project("demo", ROOT).dataset.caption_names
+    columns = list(captions_schema(names[1:]))
+    assert told[f"{datasets}/recaption/part-00000.parquet"][: len(columns)] == columns
+    assert told[f"{caches}/cache/part-00000.parquet"] == table_columns(names)
     assert told[f"{runs}/train/history.parquet"] == ["step", *COLUMNS]
 
 

@@ -144,8 +144,7 @@ def test_options_that_are_not_recorded_are_no_parameters(
         "kind": "server",
         "url": "http://127.0.0.1:1/v1",
         "model": "m",
-        "long_prompt": "l",
-        "short_prompt": "s",
+        "captions": {"long": {"prompt": "l"}, "short": {"prompt": "s"}},
     }
     dataset["recaption"] = {**server, "requests": {"concurrency": 3}}
     path.write_text(yaml.safe_dump(dataset))

@@ -63,7 +63,7 @@ TESTED = FamilyCases(
         "flux-lora": {"max_sequence_length": 24},
     },
 )
-CAPTION = {"original": 0.0, "long": 1.0, "short": 0.0}
+CAPTION = {"long": 1.0}
 SMALL = Sampling(num_inference_steps=3, guidance_scale=3.0, width_px=64, height_px=32)
 
 

@@ -179,7 +179,7 @@ def write_dataset(folder: Path, recaption: str) -> None:
 def test_pictures_without_captions_are_welcome_where_a_captioner_is_set(tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / f"mine/{number}.png")
-    write_dataset(tmp_path, "{captioner: c, long_prompt: l, short_prompt: s}")
+    write_dataset(tmp_path, "{captioner: c, captions: {long: {prompt: l}}}")
     dataset = load_dataset("mine", tmp_path)
     assert count_rows(dataset.source) == 3
     table, counts = read_in(dataset.source, tmp_path / "out")

@@ -238,7 +238,7 @@ def test_dreambooths_class_pictures_are_known_by_their_uids(tmp_path: Path) -> N
         parse_source({**values, "class_folder": "x"})
 
 
-def test_kept_captions_stand_for_the_long_and_the_short_one_and_are_counted(tmp_path: Path) -> None:
+def test_captions_are_kept_and_counted_and_of_several_those_that_are_asked_for(tmp_path: Path) -> None:
     several = [None, None, None, ["some words", "a few more words", "two words", "of it"]]
     columns = {
         "uid": ["a", "b", "c", "d"],
@@ -249,12 +249,15 @@ def test_kept_captions_stand_for_the_long_and_the_short_one_and_are_counted(tmp_
     write_table(tmp_path / "table.parquet", table)
     kept = pl.DataFrame({"uid": columns["uid"], "row": [0, 1, 2, 3], "kept": [True, True, False, True]})
     write_table(tmp_path / "kept.parquet", kept)
-    counts = keep_captions(tmp_path / "table.parquet", tmp_path / "kept.parquet", tmp_path / "out.parquet")
+    tables = tmp_path / "table.parquet", tmp_path / "kept.parquet", tmp_path / "out.parquet"
+    counts = keep_captions(*tables, ["longest", "shortest"])
     assert counts == {"captioned": 0, "kept_original": 3, "empty": 1}
     made = read_table(tmp_path / "out.parquet")
     assert made["caption_original"].to_list() == ["one", "", "some words"]
-    assert made["caption_long"].to_list() == ["one", "", "a few more words"]
-    assert made["caption_short"].to_list() == ["one", "", "of it"]
+    assert made["caption_longest"].to_list() == ["one", "", "a few more words"]
+    assert made["caption_shortest"].to_list() == ["one", "", "of it"]
+    assert keep_captions(*tables) == counts
+    assert read_table(tmp_path / "out.parquet").equals(made.select("uid", "row", "caption_original"))
 
 
 def test_the_twins_pictures_are_those_that_the_module_draws(tmp_path: Path) -> None:

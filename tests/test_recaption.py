@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.captioners.llava import Llava
+from darkroom.captioners.llava import Decoding, Llava
 from darkroom.captioners.transformers import Transformers
 from darkroom.components.base import Component
 from darkroom.recaption.stage import recaption_part
@@ -19,8 +19,10 @@ from darkroom_demo.pretrain.captioner import make_model, make_processor
 
 SETTINGS = Transformers(
     captioner="tiny",
-    long_prompt="Describe this picture in full.",
-    short_prompt="Describe this picture in one short phrase.",
+    captions={
+        "long": {"prompt": "Describe this picture in full."},
+        "short": {"prompt": "Describe this picture in one short phrase."},
+    },
     max_new_tokens=6,
     batch_size=3,
     dtype="float32",
@@ -91,6 +93,12 @@ def captioned(folder, component, order=range(7), settings=SETTINGS):
     return out, counts
 
 
+def with_captions(**captions):
+    """SETTINGS with these captions in the place of, or beside, those that it has."""
+    values = SETTINGS.model_dump()
+    return Transformers.model_validate({**values, "captions": {**values["captions"], **captions}})
+
+
 def test_each_picture_keeps_its_own_caption_whatever_the_order_in_the_tar(tmp_path, component):
     first, _ = captioned(tmp_path / "a", component)
     second, _ = captioned(tmp_path / "b", component, order=[4, 0, 6, 2, 5, 1, 3])
@@ -118,11 +126,11 @@ def test_made_again_the_file_has_the_same_bytes(tmp_path, component):
 
 def test_the_texts_are_those_of_transformers_generate(tmp_path, component):
     captioner = Llava(component, "float32")
-    prompts = [SETTINGS.long_prompt, SETTINGS.short_prompt]
+    prompts = [caption.prompt for caption in SETTINGS.captions.values()]
     head, tails = captioner.requests(prompts)
     rng = np.random.default_rng(1)
     pictures = [Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)) for _ in range(4)]
-    ours = captioner.generate(captioner.prepare(pictures, head), tails, 8)
+    ours = captioner.generate(captioner.prepare(pictures, head), [Decoding(tail, 8) for tail in tails])
     for prompt, answers in zip(prompts, ours, strict=True):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = captioner.processor.apply_chat_template(
@@ -149,15 +157,14 @@ def test_a_caption_that_meets_the_limit_is_flagged_counted_and_kept(tmp_path, co
 
 def test_provenance_names_the_model_as_configured_and_how_it_was_asked(tmp_path, component):
     out, _ = captioned(tmp_path, component)
-    other = SETTINGS.model_copy(update={"long_prompt": "Describe the image in detail."})
+    other = with_captions(long={"prompt": "Describe the image in detail."})
     asked, _ = captioned(tmp_path / "b", component, settings=other)
     row, changed = read_table(out).row(0, named=True), read_table(asked).row(0, named=True)
     assert (row["model"], row["model_path"]) == ("tiny", component.path)
     assert row["model_sha256"] == sha256_folder(component.path) and row["model_revision"] is None
     decoding = json.loads(row["decoding"])
-    assert (
-        decoding["method"] == "greedy" and decoding["max_new_tokens"] == 6 and decoding["dtype"] == "float32"
-    )
+    told = {"max_new_tokens": 6, "strip_prefixes": [], "temperature": 0.0, "top_p": 1.0}
+    assert decoding["captions"] == {"long": told, "short": told} and decoding["dtype"] == "float32"
     assert row["library"].startswith("transformers ")
     assert row["long_prompt_sha256"] != changed["long_prompt_sha256"]
     assert row["short_prompt_sha256"] == changed["short_prompt_sha256"]

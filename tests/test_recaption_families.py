@@ -14,7 +14,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from darkroom.captioners.llava import Llava
+from darkroom.captioners.llava import Decoding, Llava
 from darkroom.components.base import Component
 from darkroom_demo.pretrain.captioner import make_processor
 
@@ -93,7 +93,7 @@ def test_any_resolution_pictures_get_the_texts_of_transformers_generate(tmp_path
     head, tails = captioner.requests(PROMPTS)
     inputs = captioner.prepare(pictures, head)
     assert inputs["attention_mask"].sum(1).unique().numel() > 1, "all pictures have as many tokens"
-    ours = captioner.generate(inputs, tails, 8)
+    ours = captioner.generate(inputs, [Decoding(tail, 8) for tail in tails])
     for prompt, answers in zip(PROMPTS, ours, strict=True):
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         request = captioner.processor.apply_chat_template(

@@ -31,6 +31,9 @@ def config(tmp_path):
     _squares(tmp_path)
 
     def load(name="mixed", **values):
+        if len(values.get("datasets", [])) > 1 or values.get("dataset") in ("demo-pictures", "squares"):
+            # Their captions are not the demo's.
+            values["train"] = {"caption_choice": None, **values.get("train", {})}
         text = yaml.safe_dump({"extends": "demo", "dataset": None, **values})
         (tmp_path / f"config/runs/{name}.yaml").write_text(text)
         return load_project(name, tmp_path)
@@ -46,6 +49,22 @@ def _squares(folder):
         "recaption": None,
     }
     (folder / "config/datasets/squares.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_datasets_with_unlike_captions_share_those_that_a_run_names(config):
+    both = [{"name": "demo"}, {"name": "squares"}]
+    missing = (
+        r"mixed.yaml: train.caption_choice: is missing, and the datasets have other captions each"
+        r" \(demo: original, long, short; squares: original\)"
+    )
+    with pytest.raises(ConfigError, match=missing):
+        config(datasets=both)
+    with pytest.raises(
+        ConfigError, match=r"caption_choice.long: the dataset squares has no caption of this name"
+    ):
+        config(datasets=both, train={"caption_choice": {"original": 0.5, "long": 0.5, "short": None}})
+    named = config(datasets=both, train={"caption_choice": {"original": 1, "long": None, "short": None}})
+    assert named.run.train.caption_choice == {"original": 1}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +128,7 @@ def test_manifests_and_dvc_name_every_dataset(config, tmp_path):
     assert [dep for dep in entries["train-mixed"]["deps"] if "manifest" in dep] == [
         f"results/caches/{cache}/cache/manifest.json" for cache in caches
     ]
-    assert {"config/runs/mixed.yaml": ["datasets"]} in entries["train-mixed"]["params"]
+    assert {"config/runs/mixed.yaml": ["datasets", "train"]} in entries["train-mixed"]["params"]
 
 
 def test_other_weights_make_training_and_distances_stale_and_nothing_before(config):
@@ -160,7 +179,7 @@ def project(make_tiny_project) -> TinyProject:
     _squares(project.folder)
     project.write("config/runs/mixed.yaml", {
         "extends": "demo", "dataset": None, "datasets": TWO,
-        "train": {"num_steps": 48, "sample_every_steps": 0},
+        "train": {"num_steps": 48, "sample_every_steps": 0, "caption_choice": None},
         "measure": {"geneval": None, "clip_score": None, "kernel_clip_distance": None,
                     "frechet_clip_distance": {"num_reference_pictures": 20}},
     })  # fmt: skip
@@ -199,7 +218,8 @@ def test_the_whole_chain_tells_the_shares_that_were_asked_for(project):
     assert "nothing is wrong with 17 of 17 stages" in project.run("darkroom", "verify", "mixed")
     assert project.planned("--config", "run=mixed") == set()
     # A run on one of them finds all of its stages made.
-    project.write("config/runs/alone.yaml", {"extends": "demo", "dataset": "squares"})
+    train = {"caption_choice": None}
+    project.write("config/runs/alone.yaml", {"extends": "demo", "dataset": "squares", "train": train})
     assert project.planned("cache", "--config", "run=alone") == set()
 
 

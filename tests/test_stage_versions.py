@@ -50,9 +50,9 @@ GOLDEN = {
     ("download", 6): "bc41c6fec66d2c449e227013f02966e7e3c8c0833e151690c108424e4138ae9a",
     ("score", 1): "f67bf199c3a1e3048c2a428b7245d6cdc96b157906742adc6a28e9767acd81c1",
     ("filter", 2): "b68dae08583818821680d5782707833c7019e48f2f02fdf5b8fb309e5d2c447d",
-    ("recaption", 2): "ca404a8d77c38f32bb702268845d3e6123b6584ebf19f9846c858de9cad2404e",
+    ("recaption", 3): "43001b51742d7ecf8e362321400f4a0099441514171b62045c7e36f61da41b4f",
     ("bucket", 1): "e5d673564d6187e6c21d16d66f07ee1976e385cf53bdec48a938644c89466b6e",
-    ("cache", 1): "f873f1748284b6566d18e6a32792ec41a537210d9b107c473baae1efdbf69405",
+    ("cache", 2): "388a5ce5d573f3ff405e565500892dfbd00de0d9c99c84da61017bb99f3382c7",
     ("draw", 1): "24c17ce383d74ca796a61d377a95c27703469af30fdd37847f6d6f57a9bb60b3",
     ("train", 3): "0c84305dbd1c49d862326fd0bcd530b809077ad02d651071ad6fc375dd1474a2",
 }
@@ -132,7 +132,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     counts = select_part(table, columns, DEFAULT_KEEP, out / "selection.parquet")
     write_funnel(funnel([out / "selection.parquet"], DEFAULT_KEEP), out / "funnel.json", out / "funnel.csv")
     found["filter"] = [counts, files("selection.parquet", "funnel.json", "funnel.csv")]
-    counts = keep_captions(table, out / "selection.parquet", out / "captions.parquet")
+    kept = table, out / "selection.parquet", out / "captions.parquet"
+    counts = keep_captions(*kept, ["longest", "shortest"])
     found["recaption"] = [counts, files("captions.parquet")]
     shapes = Bucket(resolution_px=64, step_px=16, min_side_px=32, max_side_px=96)
     counts = bucket_part(table, out / "selection.parquet", shapes, out / "buckets.parquet")

@@ -12,7 +12,7 @@ from tiny_encoders import component, write_clip_text, write_gemma, write_modernb
 from darkroom.components.text import without_projection
 from darkroom.components.text_encoders import load_text_encoder
 from darkroom.config.run import TextEncoderUse
-from darkroom.store.latents import CAPTION_KINDS, LatentShard
+from darkroom.store.latents import LatentShard
 from darkroom.train import random
 from darkroom.train.data import NULL_CAPTION, LatentCache, drop_by_encoder, joint_null_rate
 from darkroom.train.loader import BatchMaker
@@ -151,7 +151,7 @@ def test_each_encoder_reads_its_own_caption_and_its_pooled_slice_goes_with_it(wo
             if captions[at, e] == NULL_CAPTION:
                 text, pooled = empty.text("null", e), empty.pooled("null", e)[0] if width else None
             else:
-                kind, ending = CAPTION_KINDS[captions[at, e]], f".{e}" if e else ""
+                kind, ending = cache.captions[captions[at, e]], f".{e}" if e else ""
                 first = row[f"{kind}_offset{ending}"]
                 text = opened.text(kind, e)[first : first + row[f"{kind}_length{ending}"]]
                 pooled = opened.pooled(kind, e)[number] if width else None

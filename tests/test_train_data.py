@@ -7,20 +7,23 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from darkroom.config.run import CaptionChoice, Train
+from darkroom.config.run import Train
 from darkroom.store import sample_uid, write_table
-from darkroom.store.latents import CAPTION_KINDS, LatentShard, table_columns, table_digest, write_shard
-from darkroom.train.data import NULL_CAPTION, LatentCache, choose_captions
+from darkroom.store.latents import LatentShard, table_columns, table_digest, write_shard
+from darkroom.train.data import NULL_CAPTION, LatentCache, caption_shares, choose_captions
 from darkroom.train.distributed import Ranks
 from darkroom.train.loader import BatchMaker, Loader, rank_slice
 from darkroom.train.plan import BatchPlan
 
 FINGERPRINT = {"vae": "v" * 64, "text_encoder": "t" * 64, "dtype": "float32", "max_text_tokens": 16}
 CHANNELS, TEXT_DIM, POOLED_DIM = 4, 12, 8
+CAPTIONS = ("original", "long", "short", "tags")
 
 
-def write_cache(folder, parts, dtype=torch.float32, **changed):
+def write_cache(folder, parts, dtype=torch.float32, captions=CAPTIONS, **changed):
     """Shards of random numbers: `parts` is a list of {(width, height): pictures}. Returns (shards, null)."""
     generator = torch.Generator().manual_seed(1)
     shards = []
@@ -38,18 +41,18 @@ def write_cache(folder, parts, dtype=torch.float32, **changed):
             "bucket_height": [b[1] for _, b, _ in named],
             "index": [i for _, _, i in named],
         }
-        for kind in CAPTION_KINDS:
+        for caption in captions:
             lengths = torch.randint(2, 17, (len(named),), generator=generator)
-            columns[f"{kind}_length"] = lengths.tolist()
-            columns[f"{kind}_offset"] = (lengths.cumsum(0) - lengths).tolist()
+            columns[f"{caption}_length"] = lengths.tolist()
+            columns[f"{caption}_offset"] = (lengths.cumsum(0) - lengths).tolist()
             text = torch.randn(int(lengths.sum()), TEXT_DIM, generator=generator)
-            tensors[f"text/{kind}"] = text.to(dtype)
+            tensors[f"text/{caption}"] = text.to(dtype)
             pooled = torch.randn(len(named), POOLED_DIM, generator=generator)
-            tensors[f"pooled/{kind}"] = pooled.to(dtype)
-        table = pl.DataFrame(columns).select(table_columns())
+            tensors[f"pooled/{caption}"] = pooled.to(dtype)
+        table = pl.DataFrame(columns).select(table_columns(captions))
         name = folder / f"part-{number:05d}"
         write_table(name.with_suffix(".parquet"), table)
-        found = {**FINGERPRINT, "table": table_digest(table), **changed}
+        found = {**FINGERPRINT, "caption_names": list(captions), "table": table_digest(table), **changed}
         write_shard(name.with_suffix(".safetensors"), tensors, found)
         shards.append((name.with_suffix(".safetensors"), name.with_suffix(".parquet")))
     null = {
@@ -60,6 +63,7 @@ def write_cache(folder, parts, dtype=torch.float32, **changed):
     return shards, folder / "null.safetensors"
 
 
+UNIT = st.floats(0, 1, exclude_max=True)
 PARTS = [{(64, 64): 7, (96, 48): 3}, {(64, 64): 4}]
 
 
@@ -74,7 +78,7 @@ def test_gathered_batches_hold_what_the_shards_hold(tmp_path, dtype):
     )
     rows = list(rows.filter(pl.col("bucket_width") == 64).iter_rows(named=True))
     places = np.array([10, 0, 3, 3, 7])
-    captions = np.array([0, 1, 2, NULL_CAPTION, 0])
+    captions = np.array([0, 1, 3, NULL_CAPTION, 2])
     batch = cache.gather((64, 64), places, captions)
     given = batch.conditioning
     (batch_text,), (batch_mask,) = given.text, given.text_mask
@@ -85,10 +89,10 @@ def test_gathered_batches_hold_what_the_shards_hold(tmp_path, dtype):
         if caption == NULL_CAPTION:
             text, pooled = torch.ones(2, TEXT_DIM, dtype=dtype), torch.ones(POOLED_DIM, dtype=dtype)
         else:
-            kind = CAPTION_KINDS[caption]
-            first = row[f"{kind}_offset"]
-            text = shard.text(kind)[first : first + row[f"{kind}_length"]]
-            pooled = shard.pooled(kind)[row["i"]]
+            name = cache.captions[caption]
+            first = row[f"{name}_offset"]
+            text = shard.text(name)[first : first + row[f"{name}_length"]]
+            pooled = shard.pooled(name)[row["i"]]
         assert int(batch_mask[at].sum()) == len(text)
         assert torch.equal(batch_text[at][batch_mask[at]], text)
         assert (batch_text[at][~batch_mask[at]] == 0).all()
@@ -196,12 +200,57 @@ def test_an_error_of_the_thread_reaches_the_training(tmp_path):
 
 def test_captions_are_chosen_and_dropped_at_the_configured_rates():
     generator = np.random.default_rng(0)
-    kind, drop = generator.random(200_000), generator.random(200_000)
-    choice = CaptionChoice(original=0.1, long=0.6, short=0.3)
-    share = np.bincount(choose_captions(choice, 0.1, kind, drop), minlength=4) / 200_000
-    np.testing.assert_allclose(share, [0.09, 0.54, 0.27, 0.1], atol=0.005)
-    only = choose_captions(CaptionChoice(original=0, long=1, short=0), 0.0, kind, drop)
+    chance, drop = generator.random(200_000), generator.random(200_000)
+    shares = caption_shares({"long": 0.6, "tags": 0.3, "original": 0.1}, CAPTIONS)
+    share = np.bincount(choose_captions(shares, 0.1, chance, drop) + 1, minlength=5) / 200_000
+    np.testing.assert_allclose(share, [0.1, 0.09, 0.54, 0.0, 0.27], atol=0.005)
+    only = choose_captions(caption_shares({"long": 1.0}, CAPTIONS), 0.0, chance, drop)
     assert set(only) == {1}
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any), st.lists(UNIT, min_size=1))
+def test_the_choice_gives_each_name_its_share_of_the_unit_and_none_to_what_is_not_named(weights, chances):
+    """A name is chosen where the chance lies between the sums of the shares before it and with it."""
+    names = [f"caption{i}" for i in range(len(weights))]
+    choice = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True) if weight}
+    shares = caption_shares(dict(reversed(choice.items())), names)
+    assert shares.tolist() == [choice.get(name, 0.0) for name in names]
+    chosen = choose_captions(shares, 0.0, np.array(chances), np.zeros(len(chances)))
+    sums = np.cumsum(shares)
+    for place, chance in zip(chosen, chances, strict=True):
+        assert weights[place] > 0
+        assert sums[place] - shares[place] <= chance + 1e-9 and chance - 1e-9 <= sums[place]
+
+
+@pytest.mark.parametrize(
+    ("captions", "shares"),
+    [(("original",), [1.0]), (("original", "a", "b"), [0.0, 0.5, 0.5]), (("original", "a"), [0.0, 1.0])],
+)
+def test_without_a_choice_all_generated_captions_are_shown_alike(captions, shares):
+    assert caption_shares(None, captions).tolist() == shares
+
+
+def test_a_caption_that_the_cache_does_not_have_is_refused_by_its_name():
+    with pytest.raises(
+        ValueError, match=r"caption_choice\.tgas: the cache has no .* are original, long, short"
+    ):
+        caption_shares({"long": 0.5, "tgas": 0.5}, CAPTIONS)
+
+
+def test_of_shards_with_unlike_captions_those_that_all_have_are_shown(tmp_path):
+    (tmp_path / "b").mkdir()
+    first, null = write_cache(tmp_path, PARTS)
+    second, _ = write_cache(tmp_path / "b", [{(64, 64): 5}], captions=("original", "tags", "long", "more"))
+    cache = LatentCache([*first, *second], null, FINGERPRINT)
+    assert cache.captions == ("original", "long", "tags")
+    opened = [LatentShard(*shard) for shard in (*first, *second)]
+    uids, shards = cache.uids[64, 64].tolist(), cache.shards[64, 64].tolist()
+    assert set(shards) == {0, 1, 2}
+    for place, ((high, low), number) in enumerate(zip(uids, shards, strict=True)):
+        shard = opened[number]
+        row = shard.table.row(by_predicate=pl.col("uid") == f"{high:016x}{low:016x}", named=True)
+        shown = cache.gather((64, 64), np.array([place]), np.array([2])).conditioning.text[0][0]
+        assert torch.equal(shown, shard.text("tags")[row["tags_offset"] :][: row["tags_length"]])
 
 
 def test_slices_cover_the_batch_once():

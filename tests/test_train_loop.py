@@ -229,7 +229,7 @@ class Damaged:
     """A source whose batch of step 13 is not finite."""
 
     def __init__(self, cache):
-        self.cache, self.uids = cache, cache.uids
+        self.cache, self.uids, self.captions = cache, cache.uids, cache.captions
         self.batch = BatchPlan(0, SETTINGS.global_batch_size, cache.uids).batch(12)
 
     def gather(self, bucket, places, captions):

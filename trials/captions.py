@@ -101,7 +101,7 @@ def main() -> int:
                 section = Server.model_validate(
                     {
                         "kind": "server", "url": f"http://127.0.0.1:{port}/v1", "model": "m",
-                        "long_prompt": "long", "short_prompt": "short",
+                        "captions": {name: {"prompt": name} for name in ("long", "short")},
                         "requests": {"concurrency": concurrency},
                     }
                 )  # fmt: skip

@@ -22,7 +22,7 @@ DATASET_SECTIONS = {
     "download": ("source", "rows_per_part", "download"),
     "score": ("scorers",),
     "filter": ("keep",),
-    "recaption": ("recaption",),
+    "recaption": ("recaption", "own_captions"),
 }
 # A run on one dataset has no `datasets`.
 RUN_SECTIONS = {

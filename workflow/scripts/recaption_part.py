@@ -10,7 +10,8 @@ from darkroom.store import write_part_manifest
 tables = snakemake.input.table, snakemake.input.tar, snakemake.input.selection
 with job(snakemake.log[0], snakemake.threads):
     if snakemake.params.settings is None:
-        counts = keep_captions(tables[0], tables[2], snakemake.output.captions)
+        kept = tables[0], tables[2], snakemake.output.captions
+        counts = keep_captions(*kept, snakemake.params.own_captions)
     else:
         from darkroom.recaption.stage import forget, recaption_part
 

@@ -4,4 +4,4 @@ Import from the modules: `cache.stage` (cache_part, cache_null), `cache.online` 
 """
 
 # Raised by whoever changes what the stage writes: results of the version before are then made again.
-VERSION = 1
+VERSION = 2

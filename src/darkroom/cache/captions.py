@@ -6,23 +6,23 @@ from typing import Any
 
 import polars as pl
 
-from darkroom.cache.fingerprint import CAPTION_COLUMNS
+from darkroom.cache.fingerprint import captions_in
 from darkroom.components.text import TextEncoder, count_tokens
 from darkroom.config.run import TextEncoderUse
-from darkroom.store.latents import CAPTION_KINDS, latents_name, of_encoder
+from darkroom.store.latents import latents_name, of_encoder
 
 
 def unique_captions(pictures: pl.DataFrame) -> list[str]:
     """Every caption of the rows of `read_part` once, sorted."""
-    return sorted({text for name in CAPTION_COLUMNS for text in pictures[name].to_list()})
+    return sorted({text for texts in captions_in(pictures).values() for text in texts})
 
 
 @dataclass(frozen=True)
 class CaptionLayout:
-    """The captions of one text encoder: equal ones of a kind are stored once, pooled embeddings for each row.
+    """The captions of one text encoder: equal ones of a name are stored once, pooled embeddings for each row.
 
-    shapes: of the tensors, by name. spans: the columns of the shard's table. starts: kind -> caption -> first
-    token. rows: kind -> caption -> rows of the table; of encoders with a pooled embedding. cut: captions that
+    shapes: of the tensors, by name. spans: the columns of the shard's table. starts: name -> caption -> first
+    token. rows: name -> caption -> rows of the table; of encoders with a pooled embedding. cut: captions that
     are longer than the encoder takes.
     """
 
@@ -40,18 +40,17 @@ def caption_layout(
     found = dict(zip(unique, count_tokens(encoder.tokenizer, unique, use), strict=True))
     lengths = {text: kept for text, (kept, _) in found.items()}
     places = CaptionLayout({}, [], {}, {}, frozenset(text for text, (_, cut) in found.items() if cut))
-    for kind, name in zip(CAPTION_KINDS, CAPTION_COLUMNS, strict=True):
-        column = pictures[name].to_list()
-        places.starts[kind], total = first_places(column, lengths)
-        places.shapes[of_encoder(f"text/{kind}", place)] = (total, encoder.text_dim)
-        places.rows[kind] = {}
+    for name, column in captions_in(pictures).items():
+        places.starts[name], total = first_places(column, lengths)
+        places.shapes[of_encoder(f"text/{name}", place)] = (total, encoder.text_dim)
+        places.rows[name] = {}
         if use.pooled:
-            places.shapes[of_encoder(f"pooled/{kind}", place)] = (len(column), encoder.pooled_dim_of(use))
+            places.shapes[of_encoder(f"pooled/{name}", place)] = (len(column), encoder.pooled_dim_of(use))
             for row, text in enumerate(column):
-                places.rows[kind].setdefault(text, []).append(row)
-        for what, known in (("offset", places.starts[kind]), ("length", lengths)):
+                places.rows[name].setdefault(text, []).append(row)
+        for what, known in (("offset", places.starts[name]), ("length", lengths)):
             numbers = [known[text] for text in column]
-            places.spans.append(pl.Series(of_encoder(f"{kind}_{what}", place), numbers, dtype=pl.Int64))
+            places.spans.append(pl.Series(of_encoder(f"{name}_{what}", place), numbers, dtype=pl.Int64))
     return places
 
 
@@ -66,7 +65,7 @@ def first_places(column: Sequence[Any], lengths: Mapping[Any, int]) -> tuple[dic
 
 def count_part(pictures: pl.DataFrame, cut: frozenset[str] | set[str]) -> dict[str, Any]:
     """What a part holds, for its manifest; `cut` are the captions that some text encoder cuts."""
-    texts = [text for name in CAPTION_COLUMNS for text in pictures[name].to_list()]
+    texts = [text for column in captions_in(pictures).values() for text in column]
     shapes = pictures.group_by("bucket_width", "bucket_height").len().iter_rows()
     by_bucket = {latents_name(width, height).removeprefix("latents/"): num for width, height, num in shapes}
     return {

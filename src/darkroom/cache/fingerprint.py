@@ -3,7 +3,7 @@
 Fields of every shard of a cache: format, vae, scale, shift, text_encoder, hidden_layer, max_text_tokens
 (for a list, instead of these three: text_encoders), sizes where they are kept, online where training
 encodes, dtype, compute_dtype. Fields of one part's shard: pictures, crops, captions (digests of the rows
-used), and table (digest of the shard's own table).
+used), caption_names, and table (digest of the shard's own table).
 """
 
 import json
@@ -19,7 +19,7 @@ from darkroom.components.files import component_folder
 from darkroom.components.files import fingerprint as component_digest
 from darkroom.config.run import Cache
 from darkroom.store import read_table, sha256_json
-from darkroom.store.latents import CAPTION_KINDS
+from darkroom.store.captions import caption_column, captions_of, names_in
 
 FORMAT = 1
 PICTURE_COLUMNS = ["uid", "sha256", "size", "width", "height"]
@@ -32,7 +32,6 @@ CROP_COLUMNS = [
     "crop_left",
     "crop_top",
 ]
-CAPTION_COLUMNS = [f"caption_{kind}" for kind in CAPTION_KINDS]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ def read_part(tables: PartTables) -> pl.DataFrame:
     crops = read_table(tables.buckets, ["row", "dropped", *CROP_COLUMNS])
     crops = crops.filter(pl.col("dropped").is_null()).drop("dropped").sort("uid")
     places = read_table(tables.download, [*PICTURE_COLUMNS, "offset"])
-    texts = read_table(tables.captions, ["uid", *CAPTION_COLUMNS])
+    captions = [caption_column(name) for name in captions_of(tables.captions)]
+    texts = read_table(tables.captions, ["uid", *captions])
     for path, other in ((tables.download, places.drop_nulls("offset")), (tables.captions, texts)):
         missing = crops.join(other, on="uid", how="anti")
         if missing.height:
@@ -61,16 +61,27 @@ def read_part(tables: PartTables) -> pl.DataFrame:
                 f"{path}: has no picture {missing['uid'][0]}, to which {tables.buckets} gives a bucket"
             )
     joined = crops.join(places, on="uid", how="left").join(texts, on="uid", how="left").sort("uid")
-    return joined.with_columns(pl.col(CAPTION_COLUMNS).fill_null(""))
+    return joined.with_columns(pl.col(captions).fill_null(""))
 
 
-def part_fields(pictures: pl.DataFrame) -> dict[str, str]:
+def captions_in(pictures: pl.DataFrame) -> dict[str, list[str]]:
+    """Name -> texts of the captions of the rows of `read_part`."""
+    return {name: pictures[caption_column(name)].to_list() for name in names_in(pictures.columns)}
+
+
+def part_fields(pictures: pl.DataFrame) -> dict[str, Any]:
     """The fields that belong to one part, from the rows of `read_part`."""
-    columns = {"pictures": PICTURE_COLUMNS, "crops": CROP_COLUMNS, "captions": ["uid", *CAPTION_COLUMNS]}
-    return {
+    names = names_in(pictures.columns)
+    columns = {
+        "pictures": PICTURE_COLUMNS,
+        "crops": CROP_COLUMNS,
+        "captions": ["uid", *map(caption_column, names)],
+    }
+    digests = {
         name: sha256_json(pictures.select(chosen).to_dict(as_series=False))
         for name, chosen in columns.items()
     }
+    return {**digests, "caption_names": list(names)}
 
 
 def expected_fingerprint(

@@ -8,12 +8,12 @@ import polars as pl
 import torch
 
 from darkroom.cache.captions import count_part, first_places, unique_captions
-from darkroom.cache.fingerprint import CAPTION_COLUMNS, PartTables, expected_fingerprint, read_part
+from darkroom.cache.fingerprint import PartTables, captions_in, expected_fingerprint, read_part
 from darkroom.components.text import count_tokens
 from darkroom.components.text_encoders import load_text_tokenizer
 from darkroom.models.training_components import TrainingComponents
 from darkroom.store import write_table
-from darkroom.store.latents import CAPTION_KINDS, ONLINE_COLUMNS, table_digest, write_shard
+from darkroom.store.latents import online_columns, table_digest, write_shard
 
 
 def cache_index(
@@ -28,14 +28,15 @@ def cache_index(
     """
     pictures, settings = read_part(tables), encoders.cache
     tensors, spans = {}, []
-    for kind, name in zip(CAPTION_KINDS, CAPTION_COLUMNS, strict=True):
-        column = [text.encode() for text in pictures[name].to_list()]
+    captions = captions_in(pictures)
+    for name, texts in captions.items():
+        column = [text.encode() for text in texts]
         starts, _ = first_places(column, {text: len(text) for text in column})
         joined = np.frombuffer(b"".join(starts), np.uint8).copy()
-        tensors[f"caption/{kind}"] = torch.from_numpy(joined)
-        spans.append(pl.Series(f"{kind}_offset", [starts[text] for text in column], dtype=pl.Int64))
-        spans.append(pl.Series(f"{kind}_length", [len(text) for text in column], dtype=pl.Int64))
-    index = pictures.with_columns(*spans).select(ONLINE_COLUMNS)
+        tensors[f"caption/{name}"] = torch.from_numpy(joined)
+        spans.append(pl.Series(f"{name}_offset", [starts[text] for text in column], dtype=pl.Int64))
+        spans.append(pl.Series(f"{name}_length", [len(text) for text in column], dtype=pl.Int64))
+    index = pictures.with_columns(*spans).select(online_columns(list(captions)))
     expected = expected_fingerprint(settings, encoders.vae, encoders.text_encoders, tables)
     write_shard(out_tensors, tensors, {**expected, "table": table_digest(index)})
     write_table(out_table, index)

@@ -12,8 +12,8 @@ import torch
 from darkroom.cache.captions import CaptionLayout, caption_layout, count_part, unique_captions
 from darkroom.cache.encode import ComputeDtype, autocast, caption_embeddings, picture_latents, stored
 from darkroom.cache.fingerprint import (
-    CAPTION_COLUMNS,
     PartTables,
+    captions_in,
     common_fields,
     form_fields,
     part_fields,
@@ -29,8 +29,8 @@ from darkroom.components.vae import latent_shape, load_vae
 from darkroom.config.run import Cache
 from darkroom.models.training_components import TrainingComponents
 from darkroom.store import write_table
+from darkroom.store.captions import caption_column
 from darkroom.store.latents import (
-    CAPTION_KINDS,
     ShardWriter,
     latents_name,
     of_encoder,
@@ -58,7 +58,7 @@ def cache_part(
     `compute_dtype` bfloat16 runs the encoders under autocast. Equal captions are encoded and stored once.
     One text encoder is in memory at a time, and so is one batch: the shard is written as it is made.
 
-    Returns counts: pictures, pictures by bucket, captions (three a picture), captions_unique,
+    Returns counts: pictures, pictures by bucket, captions (of all names), captions_unique,
     captions_cut (by any encoder) and captions_empty.
 
     Raises:
@@ -76,7 +76,8 @@ def cache_part(
     ]
     in_bucket = pl.int_range(pl.len(), dtype=pl.Int64).over("bucket_width", "bucket_height")
     columns = [pictures.select(in_bucket.alias("index"))["index"], *(s for p in places for s in p.spans)]
-    names = table_columns(len(text_encoders), settings.size_conditioning)
+    captions = list(captions_in(pictures))
+    names = table_columns(captions, len(text_encoders), settings.size_conditioning)
     index_table = _index_table(pictures, columns, names)
     found = {
         **picture_fields(vae),
@@ -172,15 +173,16 @@ def _write_captions(
     """Encode the captions in batches with the encoder at `place` of the list."""
 
     def uid_of(text: str) -> str:
-        return pictures.filter(pl.any_horizontal(pl.col(CAPTION_COLUMNS) == text))["uid"][0]
+        columns = [caption_column(name) for name in places.starts]
+        return pictures.filter(pl.any_horizontal(pl.col(columns) == text))["uid"][0]
 
     use = settings.encoders[place]
     for start in range(0, len(unique), settings.batch_size):
         batch = unique[start : start + settings.batch_size]
         encoded = caption_embeddings(encoder, batch, use, settings, uid_of)
         for text, found in zip(batch, encoded, strict=True):
-            for kind in CAPTION_KINDS:
-                if text in places.starts[kind]:
-                    shard.write(of_encoder(f"text/{kind}", place), places.starts[kind][text], found.hidden)
-                for row in places.rows[kind].get(text, ()):
-                    shard.write(of_encoder(f"pooled/{kind}", place), row, found.pooled[None])
+            for name, starts in places.starts.items():
+                if text in starts:
+                    shard.write(of_encoder(f"text/{name}", place), starts[text], found.hidden)
+                for row in places.rows[name].get(text, ()):
+                    shard.write(of_encoder(f"pooled/{name}", place), row, found.pooled[None])

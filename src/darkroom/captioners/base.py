@@ -1,38 +1,126 @@
 """What a captioner is: one spec with its section of the configuration and how it is loaded.
 
-It is asked twice about every picture, for a long and for a short caption, and never sees the alt-text. Its file is
-read with the configuration, by jobs that need no torch as well: import what is heavy inside functions.
+It is asked for captions by name, each with a prompt of its own, and never sees the alt-text. Its file is read with
+the configuration, by jobs that need no torch as well: import what is heavy inside functions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from darkroom.components.base import Component
-from darkroom.settings.base import Section
+from darkroom.settings.base import ADDED, Section
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What is asked of every picture, in this order.
-KINDS = ("long", "short")
+# Columns begin with a name, and are told apart by what follows it.
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = {"original": "the alt-text's", "null": "the empty caption's"}
+_TAKEN_PREFIX = "caption_"
+
+
+class Caption(Section):
+    """A caption that every picture gets; what is left out is as the section of the captioner says."""
+
+    prompt: str = Field(min_length=1, description="the request")
+    max_new_tokens: Annotated[int | None, ADDED] = Field(None, ge=1, description="of this caption alone")
+    strip_prefixes: Annotated[tuple[str, ...] | None, ADDED] = Field(
+        None, description="of this caption alone"
+    )
+    temperature: Annotated[float | None, ADDED] = Field(None, ge=0, le=2, description="of this caption alone")
+    top_p: Annotated[float | None, ADDED] = Field(None, gt=0, le=1, description="of this caption alone")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A caption with all that is asked for it, see `Caption`. temperature: None where a server's own counts."""
+
+    name: str
+    prompt: str
+    max_new_tokens: int
+    strip_prefixes: tuple[str, ...]
+    temperature: float | None
+    top_p: float
+
+    def seed(self, uid: str, attempt: int) -> int:
+        """Of sampling this caption of a picture, the same wherever it is; below 2**31, as servers take it."""
+        digest = hashlib.sha256(f"{uid} {self.name} {attempt}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
 
 
 class CaptionerSection(Section):
     """The `recaption` section of a dataset: what every captioner has. Each kind's own adds `kind` and more."""
 
+    # Whether `temperature` and `top_p` mean anything to it.
+    can_sample: ClassVar[bool] = False
+
     if TYPE_CHECKING:
         kind: str
 
-    long_prompt: str = Field(description="request for the long caption")
-    short_prompt: str = Field(description="request for the short caption")
+    captions: dict[str, Caption] = Field(
+        min_length=1, description="what every picture gets: name of a caption -> how it is asked for"
+    )
     max_new_tokens: int = Field(96, ge=1, description="longest caption, tokens; longer is truncated")
     strip_prefixes: tuple[str, ...] = Field(
         (), description="openings removed from the start of a caption, e.g. 'The image shows '"
     )
+    temperature: Annotated[float, ADDED] = Field(
+        0.0, ge=0, le=2, description="of sampling; 0: the most probable word each time"
+    )
+    top_p: Annotated[float, ADDED] = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of sampling: the most probable words that have this probability together",
+    )
+
+    @field_validator("captions", mode="before")
+    @classmethod
+    def _names(cls, captions: Any) -> Any:
+        """Without those that a dataset which extends another leaves out with null."""
+        for name in captions if isinstance(captions, dict) else ():
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith(_TAKEN_PREFIX):
+                raise ValueError(
+                    f"{name!r} cannot be the name of a caption: lower-case letters, digits and '_' make one, it"
+                    f" begins with a letter, and not with '{_TAKEN_PREFIX}'"
+                )
+            if name in _TAKEN:
+                raise ValueError(f"{name!r} is {_TAKEN[name]} name; give this caption another")
+        if not isinstance(captions, dict):
+            return captions
+        return {name: caption for name, caption in captions.items() if caption is not None}
+
+    @model_validator(mode="after")
+    def _samples_if_it_can(self) -> Self:
+        if self.can_sample:
+            return self
+        sections: dict[str, Section] = {"": self}
+        sections |= {f"captions.{name}.": caption for name, caption in self.captions.items()}
+        for where, section in sections.items():
+            for option in ("temperature", "top_p"):
+                if getattr(section, option) != type(section).model_fields[option].default:
+                    raise ValueError(
+                        f"{where}{option}: a captioner of the kind {self.kind} cannot sample; leave it out"
+                    )
+        return self
+
+    def asked(self) -> dict[str, Request]:
+        """Name -> what is asked, sorted by name: the order in which the configuration has them changes nothing."""
+        return {name: self._request(name, self.captions[name]) for name in sorted(self.captions)}
+
+    def _request(self, name: str, caption: Caption) -> Request:
+        options = {
+            option: getattr(self if getattr(caption, option) is None else caption, option)
+            for option in ("max_new_tokens", "strip_prefixes", "temperature", "top_p")
+        }
+        return Request(name, caption.prompt, **options)
 
 
 class BatchedSection(CaptionerSection):
@@ -88,8 +176,25 @@ class Pictures(Protocol):
         """Say that so many more captions are there, for the log."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked at once: place of a picture -> names of captions, and how often these were asked before."""
+
+    names: Mapping[int, Sequence[str]]
+    attempt: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """(place, name) of every caption."""
+        return ((place, name) for place, names in self.names.items() for name in names)
+
+
+# What is wanted -> (place of the picture, name of the caption) -> its text. Raises ValueError where the part
+# cannot be captioned, and says why.
+Ask = Callable[[Wanted], Mapping[tuple[int, str], Generated]]
+
+
 class Loaded(Protocol):
-    """A captioner that is ready. All but `captions` may be asked after it alone.
+    """A captioner that is ready. All but `asking` may be asked after it alone.
 
     Attributes:
         provenance: what wrote the captions: model, model_path, model_sha256, model_revision and library.
@@ -106,12 +211,8 @@ class Loaded(Protocol):
     @property
     def counts(self) -> Mapping[str, Any]: ...
 
-    def captions(self, pictures: Pictures) -> Sequence[Sequence[Generated]]:
-        """For each picture, in their order, a text for each of KINDS.
-
-        Raises:
-            ValueError: the part cannot be captioned; says why.
-        """
+    def asking(self, pictures: Pictures) -> AbstractContextManager[Ask]:
+        """For the block, what can be asked about a part's pictures, as often as needed."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from darkroom.captioners.base import KINDS, BatchedSection, Generated, Pictures
+from darkroom.captioners.base import Ask, BatchedSection, Generated, Pictures, Wanted
 from darkroom.components.base import Component
 
 if TYPE_CHECKING:
@@ -23,6 +25,15 @@ class PictureError(ValueError):
         self.place = place
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about the pictures of a batch: captions by name, the pictures' uids, and which try it is."""
+
+    names: tuple[str, ...]
+    uids: tuple[str, ...]
+    attempt: int
+
+
 class Batched(Protocol):
     """A captioner that is ready: the same batch gives the same texts.
 
@@ -38,8 +49,8 @@ class Batched(Protocol):
     def prepare(self, pictures: "Sequence[Image]") -> Any:
         """What `caption` needs of a batch of RGB pictures; called ahead, on another thread."""
 
-    def caption(self, prepared: Any) -> list[list[Generated]]:
-        """For each of KINDS the texts, in the order of the pictures.
+    def caption(self, prepared: Any, asked: Asked) -> list[list[Generated]]:
+        """For each of the names the texts, in the order of the pictures.
 
         Raises:
             PictureError: one picture cannot be captioned.
@@ -55,11 +66,11 @@ def in_batches(
 
 
 class InBatches:
-    """See `captioners.base.Loaded`. Batches are cut in the order of the pictures."""
+    """See `captioners.base.Loaded`. Pictures of which the same is asked are cut into batches in their order."""
 
     def __init__(self, batched: Batched, batch_size: int) -> None:
         self._batched, self._batch_size = batched, batch_size
-        self._captioned = 0
+        self._captioned: set[int] = set()
 
     @property
     def provenance(self) -> Mapping[str, str | None]:
@@ -73,44 +84,58 @@ class InBatches:
     def counts(self) -> Mapping[str, Any]:
         from darkroom.store import COMPUTED_IN
 
-        return {COMPUTED_IN: {self._batched.computed_in: self._captioned}}
+        return {COMPUTED_IN: {self._batched.computed_in: len(self._captioned)}}
 
-    def captions(self, pictures: Pictures) -> list[list[Generated]]:
+    @contextmanager
+    def asking(self, pictures: Pictures) -> Iterator[Ask]:
         """Nothing is captioned of a part where one picture cannot be."""
-        made: list[list[Generated]] = []
-        for places, prepared in self._batches(pictures):
+        yield lambda wanted: self._captions(pictures, wanted)
+
+    def _captions(self, pictures: Pictures, wanted: Wanted) -> dict[tuple[int, str], Generated]:
+        made: dict[tuple[int, str], Generated] = {}
+        for places, asked, prepared in self._batches(pictures, wanted):
             try:
-                answers = self._batched.caption(prepared)
+                answers = self._batched.caption(prepared, asked)
             except PictureError as error:
-                uid = pictures.uids[places[error.place]]
+                uid = asked.uids[error.place]
                 raise ValueError(f"{pictures.where}: picture {uid}: {error}") from error
             except RuntimeError as error:
-                first, last = pictures.uids[places[0]], pictures.uids[places[-1]]
+                first, last = asked.uids[0], asked.uids[-1]
                 raise ValueError(
-                    f"{pictures.where}: captioning the pictures {first} to {last} failed: {error}; "
-                    f"a smaller recaption.batch_size than {self._batch_size} needs less memory"
+                    f"{pictures.where}: captioning the pictures {first} to {last} failed: {error};"
+                    f" a smaller recaption.batch_size than {self._batch_size} needs less memory"
                 ) from error
-            made += [list(texts) for texts in zip(*answers, strict=True)]
-            pictures.tell(len(places) * len(KINDS))
-        self._captioned = len(made)
+            for name, texts in zip(asked.names, answers, strict=True):
+                made |= {(place, name): text for place, text in zip(places, texts, strict=True)}
+            pictures.tell(len(places) * len(asked.names))
+            self._captioned.update(places)
         return made
 
-    def _batches(self, pictures: Pictures) -> Iterator[tuple[range, Any]]:
-        """Places of pictures with the model's inputs; a thread reads and resizes a bounded number ahead."""
-        number, size = len(pictures.uids), self._batch_size
-        chunks = [range(start, min(start + size, number)) for start in range(0, number, size)]
+    def _batches(self, pictures: Pictures, wanted: Wanted) -> Iterator[tuple[Sequence[int], Asked, Any]]:
+        """Places, and the model's inputs; a thread reads and resizes a bounded number ahead."""
+        chunks = list(_chunks(wanted.names, self._batch_size))
         with ThreadPoolExecutor(1) as ahead:
 
-            def prepare(chunk: range) -> tuple[range, Any]:
-                return chunk, self._batched.prepare([pictures.image(place) for place in chunk])
+            def prepare(names: tuple[str, ...], places: Sequence[int]) -> tuple[Sequence[int], Asked, Any]:
+                asked = Asked(names, tuple(pictures.uids[place] for place in places), wanted.attempt)
+                return places, asked, self._batched.prepare([pictures.image(place) for place in places])
 
-            waiting = [ahead.submit(prepare, chunk) for chunk in chunks[:_BATCHES_AHEAD]]
+            waiting = [ahead.submit(prepare, *chunk) for chunk in chunks[:_BATCHES_AHEAD]]
             try:
                 for number in range(len(chunks)):
                     batch = waiting.pop(0).result()
                     if number + _BATCHES_AHEAD < len(chunks):
-                        waiting.append(ahead.submit(prepare, chunks[number + _BATCHES_AHEAD]))
+                        waiting.append(ahead.submit(prepare, *chunks[number + _BATCHES_AHEAD]))
                     yield batch
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def _chunks(names: Mapping[int, Sequence[str]], size: int) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+    """(names, up to `size` places of pictures of which these are asked), the places in their order."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place in sorted(names):
+        alike.setdefault(tuple(names[place]), []).append(place)
+    for asked, places in alike.items():
+        yield from ((asked, places[start : start + size]) for start in range(0, len(places), size))

@@ -6,6 +6,7 @@ the picture once, keeps the attention keys and values, and each request continue
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,14 +17,30 @@ from transformers.utils import logging as transformers_logging
 
 from darkroom.captioners.base import Generated
 from darkroom.captioners.batches import PictureError
+from darkroom.captioners.sampling import sampled, uniforms
 from darkroom.components.base import Component
 from darkroom.precision import resolve
 from darkroom.settings.paths import local_path
 from darkroom.store import sha256_folder
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a request is answered.
+
+    tail: the token ids that follow the picture. temperature: 0 takes the most probable token. seeds: one a
+    picture, for a temperature above 0.
+    """
+
+    tail: torch.Tensor
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seeds: Sequence[int] = ()
+
+
 class Llava:
-    """A captioner in memory. Greedy decoding: the same batch gives the same texts."""
+    """A captioner in memory: the same batch gives the same texts, also where they are sampled."""
 
     def __init__(self, component: Component, dtype: str, device: str | None = None) -> None:
         """Load the model and its processor.
@@ -95,7 +112,7 @@ class Llava:
 
     @torch.inference_mode()
     def generate(
-        self, inputs: dict[str, torch.Tensor], tails: Sequence[torch.Tensor], max_new_tokens: int
+        self, inputs: dict[str, torch.Tensor], requests: Sequence[Decoding]
     ) -> list[list[Generated]]:
         """Texts for each request, each a list in the order of the pictures.
 
@@ -110,17 +127,18 @@ class Llava:
             **inputs, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
         )
         cache, answers = read.past_key_values, []
-        for number, tail in enumerate(tails):
-            last = number == len(tails) - 1
+        for number, request in enumerate(requests):
+            last = number == len(requests) - 1
             own = cache if last or _can_crop(cache) else copy.deepcopy(cache)
-            answers.append(self._continue(own, mask, tail, max_new_tokens))
+            answers.append(self._continue(own, mask, request))
             if own is cache and not last:
                 cache.crop(mask.shape[1] - cache.get_seq_length())
         return answers
 
-    def _continue(self, cache: Any, mask: torch.Tensor, tail: torch.Tensor, limit: int) -> list[Generated]:
-        batch = len(mask)
-        ids = tail.expand(batch, -1)
+    def _continue(self, cache: Any, mask: torch.Tensor, request: Decoding) -> list[Generated]:
+        batch, limit = len(mask), request.max_new_tokens
+        ids = request.tail.expand(batch, -1)
+        drawn = torch.from_numpy(uniforms(request.seeds, limit)) if request.temperature > 0 else None
         ends = torch.tensor(self._ends, device=self.device)
         done = torch.zeros(batch, dtype=torch.bool, device=self.device)
         steps: list[torch.Tensor] = []
@@ -139,8 +157,11 @@ class Llava:
             broken = ~torch.isfinite(best.values) & ~done
             if broken.any():
                 raise NotFiniteError(int(broken.nonzero()[0]))
-            steps.append(best.indices.masked_fill(done, self._ends[0]))
-            done |= torch.isin(best.indices, ends)
+            chosen = best.indices
+            if drawn is not None:
+                chosen = sampled(logits, request.temperature, request.top_p, drawn[:, len(steps)])
+            steps.append(chosen.masked_fill(done, self._ends[0]))
+            done |= torch.isin(chosen, ends)
             if len(steps) == limit or bool(done.all()):
                 break
             ids = steps[-1][:, None]

@@ -6,20 +6,21 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from darkroom.captioners.base import KINDS, Captioner, CaptionerSection, Generated, Pictures
+from darkroom.captioners.base import Ask, Captioner, CaptionerSection, Generated, Pictures, Request, Wanted
 from darkroom.captioners.served import is_loopback
 from darkroom.components.base import Component
 from darkroom.settings.base import Section
 
 if TYPE_CHECKING:
-    from darkroom.captioners.served.ask import Guard, Questions
+    from darkroom.captioners.served.ask import Guard, Question
     from darkroom.captioners.served.chat import Answer, Failed
     from darkroom.captioners.served.client import Endpoint
 
@@ -27,6 +28,7 @@ _PORT = "{port}"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Of an answer, beside its text, and of the text; letters may be six bytes of JSON each.
 _MAX_BYTES, _MAX_BYTES_PER_TOKEN = 64_000, 200
+_NUM_SEEDS = 2**31
 _NUM_MODELS = 20  # names of a part that a server may give
 _LOG = logging.getLogger(__name__)
 
@@ -66,13 +68,21 @@ class Requests(Section):
 class Server(CaptionerSection):
     """An endpoint of the chat completions API, and its decoding."""
 
+    can_sample: ClassVar[bool] = True
+
     kind: Literal["server"]
     url: str = Field(
         description="of the API, e.g. https://api.example/v1; with `command`, {port} stands for a free port"
     )
     model: str = Field(min_length=1, description="name of the model, as the server knows it")
-    temperature: float | None = Field(0.0, ge=0, le=2, description="of sampling; null: the server's own")
-    seed: int | None = Field(0, description="of sampling; null: none is sent")
+    temperature: float | None = Field(  # type: ignore[assignment]
+        0.0, ge=0, le=2, description="of sampling; null: the server's own"
+    )
+    seed: int | None = Field(
+        0,
+        description="of sampling: sent as it is with temperature 0, and else one of it, the picture, the caption"
+        " and the try; null: none is sent",
+    )
     limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens",
         description="what the API calls max_new_tokens; OpenAI's newer models take the second alone",
@@ -148,7 +158,7 @@ class _Loaded:
 
         self._section = section
         self._key = _key(section)
-        self._answers: dict[tuple[int, int], Answer | Failed] = {}
+        self._answers: dict[tuple[int, str, int], Answer | Failed] = {}
         self._library = f"httpx {httpx.__version__}"
 
     @property
@@ -164,7 +174,7 @@ class _Loaded:
 
     @property
     def decoding(self) -> Mapping[str, Any]:
-        names = ("model", "temperature", "seed", "limit_name", "detail", "max_side_px")
+        names = ("model", "seed", "limit_name", "detail", "max_side_px")
         return {name: getattr(self._section, name) for name in names}
 
     @property
@@ -183,26 +193,42 @@ class _Loaded:
             counts["cost"] = round((prompt * price.input + completion * price.output) / 1e6, 6)
         return {**counts, **({"answers_without_usage": unknown} if unknown else {})}
 
-    def captions(self, pictures: Pictures) -> list[list[Generated]]:
-        """See `captioners.base.Loaded`. A job goes on from the answers that one before it was given."""
-        from darkroom.captioners.served.ask import ask_all
+    @contextmanager
+    def asking(self, pictures: Pictures) -> Iterator[Ask]:
+        """See `captioners.base.Loaded`. A job goes on from the answers that one before it was given.
+
+        The server of a command is started when it is first needed, and runs until the end of the block.
+        """
+        from darkroom.captioners.served.ask import Questions, ask_all
         from darkroom.captioners.served.journal import Journal
         from darkroom.store.digest import sha256_json
 
         # What is done to an answer afterwards makes none of it again.
-        settings = self._section.model_dump(mode="json", exclude={"strip_prefixes"})
-        places, requests = range(len(pictures.uids)), range(len(KINDS))
-        with Journal(pictures.scratch, sha256_json([settings, list(pictures.uids)])) as journal:
-            todo = [place for place in places if any((place, r) not in journal.answers for r in requests)]
-            if len(todo) < len(places):
-                _LOG.info("goes on after %d pictures that have their captions", len(places) - len(todo))
-            failed: dict[tuple[int, int], Failed] = {}
-            if todo:
-                with self._endpoint(pictures.scratch / "server.log") as (endpoint, guard):
-                    questions = _questions(self._section)
-                    failed = asyncio.run(ask_all(endpoint, guard, questions, pictures, todo, journal))
-            self._answers = {**failed, **journal.answers}
-        return [[_generated(self._answers[place, request]) for request in requests] for place in places]
+        later: Any = {"strip_prefixes": True, "captions": {"__all__": {"strip_prefixes"}}}
+        settings = self._section.model_dump(mode="json", exclude=later)
+        made_of = sha256_json([settings, list(pictures.uids)])
+        questions = Questions(_bodies(self._section), self._section.detail, self._section.max_side_px)
+        with ExitStack() as stack, Journal(pictures.scratch, made_of) as journal:
+            endpoints: list[tuple[Endpoint, Guard | None]] = []
+
+            def ask(wanted: Wanted) -> dict[tuple[int, str], Generated]:
+                keys = {(place, name): (place, name, wanted.attempt) for place, name in wanted}
+                left = {place for place, name in wanted if keys[place, name] not in journal.answers}
+                if len(left) < len(wanted.names):
+                    _LOG.info("goes on after %d pictures that have answers", len(wanted.names) - len(left))
+                if left and not endpoints:
+                    log = pictures.scratch / "server.log"
+                    endpoints.append(stack.enter_context(self._endpoint(log)))
+                if left:
+                    todo = Wanted({place: wanted.names[place] for place in sorted(left)}, wanted.attempt)
+                    failed = asyncio.run(ask_all(*endpoints[0], questions, pictures, todo, journal))
+                    self._answers |= failed
+                self._answers |= {
+                    key: journal.answers[key] for key in keys.values() if key in journal.answers
+                }
+                return {asked: _generated(self._answers[key]) for asked, key in keys.items()}
+
+            yield ask
 
     def _models(self) -> dict[str, int]:
         """Name of a model, as the server gives it -> its answers."""
@@ -222,7 +248,8 @@ class _Loaded:
         port = str(free_port()) if section.command else ""
         url = section.url.replace(_PORT, port)
         # A server that lies must not fill the memory: a part holds all of its answers.
-        max_bytes = _MAX_BYTES + _MAX_BYTES_PER_TOKEN * section.max_new_tokens
+        most_tokens = max(request.max_new_tokens for request in section.asked().values())
+        max_bytes = _MAX_BYTES + _MAX_BYTES_PER_TOKEN * most_tokens
         limits = (asked.concurrency, asked.timeout_s, asked.num_retries, max_bytes)
         endpoint = Endpoint(url, self._key, asked.key_variable, *limits)
         if not section.command:
@@ -232,14 +259,25 @@ class _Loaded:
             yield endpoint, Guard(process, log, endpoint, asked.start_timeout_s)
 
 
-def _questions(section: Server) -> "Questions":
-    from darkroom.captioners.served.ask import Questions
+def _bodies(section: Server) -> "Mapping[str, Question]":
+    """Name of a caption -> how it is asked for."""
+    from darkroom.captioners.served.ask import Question
 
-    options: dict[str, Any] = {"model": section.model, section.limit_name: section.max_new_tokens}
-    sampling = {"temperature": section.temperature, "seed": section.seed}
+    return {
+        name: Question(request.prompt, partial(_options, section, request))
+        for name, request in section.asked().items()
+    }
+
+
+def _options(section: Server, request: Request, uid: str, attempt: int) -> dict[str, Any]:
+    """All of a request but its message."""
+    options: dict[str, Any] = {"model": section.model, section.limit_name: request.max_new_tokens}
+    seed = section.seed
+    if seed is not None and request.temperature != 0:
+        seed = (seed + request.seed(uid, attempt)) % _NUM_SEEDS
+    sampling = {"temperature": request.temperature, "seed": seed}
     options |= {name: number for name, number in sampling.items() if number is not None}
-    prompts = tuple(getattr(section, f"{kind}_prompt") for kind in KINDS)
-    return Questions(options, prompts, section.detail, section.max_side_px)
+    return {**options, **({"top_p": request.top_p} if request.top_p < 1 else {})}
 
 
 def _generated(found: "Answer | Failed") -> Generated:

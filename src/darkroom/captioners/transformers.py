@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from darkroom.captioners.base import BatchedSection, Captioner, Generated
-from darkroom.captioners.batches import in_batches
+from darkroom.captioners.batches import Asked, in_batches
 from darkroom.components.base import Component, ComponentOf
 from darkroom.imports import quick_imports
 from darkroom.settings.base import ADDED
@@ -15,11 +15,15 @@ from darkroom.settings.base import ADDED
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from darkroom.captioners.llava import Decoding
+
 _LOG = logging.getLogger(__name__)
 
 
 class Transformers(BatchedSection):
     """A LLaVA-family captioner and its decoding."""
+
+    can_sample: ClassVar[bool] = True
 
     kind: Annotated[Literal["transformers"], ADDED] = "transformers"
     captioner: Annotated[str, ComponentOf("captioner")] = Field(
@@ -31,19 +35,21 @@ class Transformers(BatchedSection):
 
 
 class _Loaded:
-    """See `captioners.batches.Batched`: every picture is read once, and both requests continue from there."""
+    """See `captioners.batches.Batched`: every picture is read once, and all requests continue from there."""
 
     def __init__(self, section: Transformers, component: Component) -> None:
         with quick_imports():
             from darkroom.captioners.llava import Llava, library_version
             from darkroom.precision import described
 
+        self._requests = section.asked()
         self._model = Llava(component, section.dtype)
         _LOG.info("recaption: %s", described(section.dtype, self._model.device))
-        self._head, self._tails = self._model.requests([section.long_prompt, section.short_prompt])
-        self._limit = section.max_new_tokens
+        prompts = [request.prompt for request in self._requests.values()]
+        self._head, tails = self._model.requests(prompts)
+        self._tails = dict(zip(self._requests, tails, strict=True))
         self.computed_in = self._model.dtype
-        self.decoding: Mapping[str, Any] = {"dtype": self._model.dtype, "method": "greedy"}
+        self.decoding: Mapping[str, Any] = {"dtype": self._model.dtype}
         self.provenance: Mapping[str, str | None] = {
             "model": section.captioner,
             "model_path": component.path,
@@ -54,8 +60,16 @@ class _Loaded:
     def prepare(self, pictures: "Sequence[Image]") -> dict[str, Any]:
         return self._model.prepare(pictures, self._head)
 
-    def caption(self, prepared: dict[str, Any]) -> list[list[Generated]]:
-        return self._model.generate(prepared, self._tails, self._limit)
+    def caption(self, prepared: dict[str, Any], asked: Asked) -> list[list[Generated]]:
+        return self._model.generate(prepared, [self._decoding(name, asked) for name in asked.names])
+
+    def _decoding(self, name: str, asked: Asked) -> "Decoding":
+        from darkroom.captioners.llava import Decoding
+
+        request = self._requests[name]
+        seeds = tuple(request.seed(uid, asked.attempt) for uid in asked.uids)
+        options = (request.max_new_tokens, request.temperature or 0.0, request.top_p)
+        return Decoding(self._tails[name], *options, seeds)
 
 
 def _load(section: Transformers, components: Mapping[str, Component]) -> _Loaded:

@@ -1,17 +1,18 @@
 """What a dataset is: its source and how it is downloaded, filtered and recaptioned."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from darkroom.captioners.base import CaptionerSection
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
-from darkroom.settings.base import Section
+from darkroom.settings.base import ADDED, Section
 from darkroom.settings.download import Download, Manners
 from darkroom.settings.unions import one_of
 from darkroom.sources.base import SourceSection
 from darkroom.sources.table import SOURCES
+from darkroom.store.captions import ORIGINAL
 
 if TYPE_CHECKING:
     AnySource = SourceSection
@@ -59,7 +60,12 @@ class Dataset(Section):
         description="what a picture must be to be kept, in the funnel's order; any column may be named",
     )
     recaption: AnyCaptioner | None = Field(
-        description="null: none; long and short captions are then the original ones"
+        description="what writes captions; null: pictures keep those of the list"
+    )
+    own_captions: Annotated[tuple[Literal["longest", "shortest"], ...], ADDED] = Field(
+        (),
+        description="of pictures with several captions of their own, which are kept besides the first, under these"
+        " names; with recaption: null",
     )
 
     @model_validator(mode="after")
@@ -67,6 +73,24 @@ class Dataset(Section):
         # Sections are frozen for everyone else.
         object.__setattr__(self, "source", self.source.with_captioner(self.recaption is not None))
         return self
+
+    @model_validator(mode="after")
+    def _keeps_own_captions(self) -> "Dataset":
+        if self.own_captions and self.recaption is not None:
+            raise ValueError(
+                "own_captions: they are kept where no captioner is asked; write recaption: null, or leave this out"
+            )
+        if len(set(self.own_captions)) < len(self.own_captions):
+            raise ValueError("own_captions: names one twice")
+        # The order in which they are written changes nothing.
+        object.__setattr__(self, "own_captions", tuple(sorted(self.own_captions)))
+        return self
+
+    @property
+    def caption_names(self) -> tuple[str, ...]:
+        """The captions that its pictures have, in the order of every table."""
+        generated = () if self.recaption is None else tuple(self.recaption.asked())
+        return (ORIGINAL, *self.own_captions, *generated)
 
     @model_validator(mode="after")
     def _criteria_have_names(self) -> "Dataset":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
 
@@ -132,6 +132,7 @@ def load_project(name: str, root: str | Path = ".", config: str | Path | None = 
         _check_priors(run, of, dataset, layers)
     if run.train.initial_run is not None:
         _check_phases(name, run, folder / "runs", layers)
+    _check_captions(run, datasets, layers)
     rounds = {of: _read_rounds(folder, of) for of in datasets}
     return Project(name, run, datasets, components, rounds)
 
@@ -154,6 +155,20 @@ def _check_priors(run: Run, name: str, dataset: Dataset, layers: list[Layer]) ->
             f"{where}: the dataset {name} has no class pictures; give its source class_folder and"
             " class_prompt, or leave this out"
         )
+
+
+def _check_captions(run: Run, datasets: Mapping[str, Dataset], layers: list[Layer]) -> None:
+    """Every dataset has the captions that are shown."""
+    where = f"{_file_of(['train', 'caption_choice'], layers)}: train.caption_choice"
+    choice = run.train.caption_choice
+    if choice is None and len({dataset.caption_names for dataset in datasets.values()}) > 1:
+        told = "; ".join(f"{name}: {', '.join(of.caption_names)}" for name, of in datasets.items())
+        raise ConfigError(f"{where}: is missing, and the datasets have other captions each ({told})")
+    for name, dataset in datasets.items():
+        for caption in choice or ():
+            if caption not in dataset.caption_names:
+                near = _nearest(caption, list(dataset.caption_names), always=True)
+                raise ConfigError(f"{where}.{caption}: the dataset {name} has no caption of this name{near}")
 
 
 def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> None:
@@ -323,6 +338,8 @@ def _step(model: Any, key: Any) -> tuple[Any, bool]:
     if isinstance(model, type) and issubclass(model, RootModel):
         # Names of one's own choosing, all of the same kind.
         return get_args(model.model_fields["root"].annotation)[1], False
+    if get_origin(model) is dict:
+        return get_args(model)[1], False
     if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
         return _section_or_null(model.model_fields[key].annotation), False
     choices = [m for m in _members(model) if hasattr(m, "model_fields")]
@@ -373,8 +390,9 @@ def _cache_name(dataset: str, run: Run) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:NUM_CACHE_DIGITS]
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: list[str], always: bool = False) -> str:
+    """The name that was meant, or those there are; `always` these."""
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    there = f"; known: {', '.join(known)}" if known and (always or not near) else ""
+    return meant + there

@@ -42,11 +42,7 @@ MEANINGS = {
     "bucket": "the shapes that pictures are cropped to",
     "cache": "what encodes pictures and captions",
     "train": "how it is trained",
-    "caption_choice": "which kind of caption a picture is shown with",
     "sampling": "how pictures are drawn",
-    "original": "probability of the alt-text",
-    "long": "probability of the long caption",
-    "short": "probability of the short caption",
     "num_inference_steps": "Euler steps from noise to picture",
     "width_px": "width of the pictures drawn",
     "height_px": "height of the pictures drawn",
@@ -120,7 +116,8 @@ def _sections(model: type[BaseModel], path: str = "") -> list[tuple[type[BaseMod
     for name, field in model.model_fields.items():
         place = f"{path}.{name}".lstrip(".")
         for inner in () if TOLD_ELSEWHERE in field.metadata else _models(field.annotation):
-            for section, paths in _sections(inner, place + _tag(inner)):
+            named = ".NAME" if get_origin(field.annotation) is dict else ""
+            for section, paths in _sections(inner, place + named + _tag(inner)):
                 known = [entry for entry in found if entry[0] is section]
                 if known:
                     known[0][1].extend(paths)
@@ -142,15 +139,17 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models that a field may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in (Union, UnionType, Annotated, tuple):
+    if get_origin(annotation) in (Union, UnionType, Annotated, tuple, dict):
         return [model for inner in get_args(annotation) for model in _models(inner)]
     return []
 
 
 def _row(name: str, field: FieldInfo) -> str:
     section = bool(_models(field.annotation))
-    is_list = get_origin(field.annotation) is tuple
-    below = section and not is_list
+    several = {"tuple": "a list of sections", "dict": "sections by name"}.get(
+        getattr(get_origin(field.annotation), "__name__", "")
+    )
+    below = section and not several
     cells = (
         f"`{field.alias or name}`",
         "required"
@@ -159,7 +158,7 @@ def _row(name: str, field: FieldInfo) -> str:
         if below and field.default is not None
         else f"`{_default(field)}`",
         next((unit for ending, unit in UNITS if name.endswith(ending) and not section), ""),
-        _values(field) if not section else "a list of sections" if is_list else "a section",
+        (several or "a section") if section else _values(field),
         meaning(name, field),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -201,7 +200,7 @@ def _type(annotation: Any) -> str:
         number = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
         return f"list{number}: {_type(arguments[0])}"
     if get_origin(annotation) is dict:
-        return "mapping"
+        return "mapping" if arguments[1] is Any else f"mapping: {_type(arguments[1])}"
     names = {int: "integer", float: "number", str: "text", bool: "`true` or `false`", type(None): "`null`"}
     return names.get(annotation, str(annotation))
 

@@ -86,21 +86,6 @@ class Cache(Section):
         )
 
 
-class CaptionChoice(Section):
-    """Probability of each kind of caption, drawn by sample and visit."""
-
-    original: float = Field(0.0, ge=0, le=1)
-    long: float = Field(0.5, ge=0, le=1)
-    short: float = Field(0.5, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _sum(self) -> "CaptionChoice":
-        total = self.original + self.long + self.short
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"original + long + short is {total:g}; it must be 1")
-        return self
-
-
 class Sampling(Section):
     """How pictures are drawn from a model."""
 
@@ -170,7 +155,11 @@ class Train(Section):
     timestep_shift: float = Field(
         1.0, gt=0, description="factor on every sigma: SD3's shift of the timesteps; 1 is none"
     )
-    caption_choice: CaptionChoice = CaptionChoice()
+    caption_choice: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        description="name of a caption -> how often a picture is shown with it, drawn by sample and visit; null:"
+        " equally often with each generated one, or with the original where there is none",
+    )
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
     encoder_dropout: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], ADDED] = Field(
         (), description="how often each text encoder alone sees no caption, in their order, besides"
@@ -218,6 +207,27 @@ class Train(Section):
                 " case; write dtype: auto, bfloat16 or float32"
             )
         return value
+
+    @field_validator("caption_choice", mode="before")
+    @classmethod
+    def _shares(cls, choice: Any) -> Any:
+        """Without what a run that extends another leaves out with null; Python counts with True."""
+        if not isinstance(choice, dict):
+            return choice
+        for name, share in choice.items():
+            if isinstance(share, bool):
+                raise ValueError(f"{name} is {str(share).lower()}; it should be a number")
+        return {name: share for name, share in choice.items() if share is not None}
+
+    @field_validator("caption_choice")
+    @classmethod
+    def _sum(cls, choice: dict[str, float] | None) -> dict[str, float] | None:
+        if choice is not None and abs(sum(choice.values()) - 1) > 1e-6:
+            total = f"{' + '.join(choice) or 'nothing'} is {sum(choice.values()):g}"
+            raise ValueError(
+                f"{total}; it must be 1 (a run that extends another one leaves a caption out with null)"
+            )
+        return choice
 
     @model_validator(mode="after")
     def _prior(self) -> "Train":

@@ -6,18 +6,19 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.captioners.base import KINDS, CaptionerSection, Generated, Loaded
+from darkroom.captioners.base import CaptionerSection, Generated, Loaded, Request, Wanted
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import Component
 from darkroom.recaption.quality import FLAGS, caption_flags, strip_prefix
 from darkroom.store import TarReader, read_table, sha256_json, write_table
+from darkroom.store.captions import ORIGINAL, caption_column
 
 _MODEL = ("model", "model_path", "model_sha256", "model_revision")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -44,29 +45,31 @@ def recaption_part(
         table: the part's table of the download stage (uid, row, caption, width, height, offset, size).
         tar: its pictures.
         selection: the part's table of the filter stage (uid, row, kept).
-        settings: prompts and decoding.
+        settings: the captions with their prompts, and how they are decoded.
         components: those that the settings name.
-        out: Parquet file with uid, row, caption_original, caption_long, caption_short, for both kinds
-            KIND_finish_reason, KIND_num_tokens and KIND_flags, and where they come from: model,
-            model_path, model_sha256, model_revision, long_prompt_sha256, short_prompt_sha256, decoding
-            (JSON) and library.
+        out: Parquet file with the columns of `captions_schema`, and where the captions come from: model,
+            model_path, model_sha256, model_revision, NAME_prompt_sha256, decoding (JSON) and library.
         keep_scratch: leave what the captioner kept beside `out` to the caller, who calls `forget`.
 
     Returns:
-        captioned, for each kind tokens and how many captions have each flag, and the captioner's own counts.
+        captioned, for each caption tokens and how many texts have each flag, and the captioner's own counts.
 
     Raises:
         ValueError: a picture cannot be read or captioned; names its uid. Nothing is written then.
     """
-    rows = _kept_rows(table, selection)
+    rows, requests = _kept_rows(table, selection), settings.asked()
     captioner = CAPTIONERS[settings.kind].load(settings, components)
     with TarReader(tar) as reader:
-        pictures = _Pictures(rows, reader, str(tar), scratch_folder(out))
-        answers = captioner.captions(pictures)
-    captions = [_caption_row(row, texts, settings) for row, texts in zip(rows, answers, strict=True)]
-    made = pl.DataFrame(captions, schema=_SCHEMA)
-    write_table(out, made.with_columns(_provenance(settings, captioner)), sort_by=None)
-    counts = {**_counts(made), **captioner.counts}
+        pictures = _Pictures(rows, reader, str(tar), scratch_folder(out), len(rows) * len(requests))
+        with captioner.asking(pictures) as ask:
+            answers = ask(Wanted({place: tuple(requests) for place in range(len(rows))}))
+    captions = [
+        _caption_row(row, {name: answers[place, name] for name in requests}, requests)
+        for place, row in enumerate(rows)
+    ]
+    made = pl.DataFrame(captions, schema=captions_schema(requests))
+    write_table(out, made.with_columns(_provenance(requests, captioner)), sort_by=None)
+    counts = {**_counts(made, requests), **captioner.counts}
     if not keep_scratch:
         forget(out, counts)
     return counts
@@ -101,11 +104,13 @@ def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
 class _Pictures:
     """See `captioners.base.Pictures`."""
 
-    def __init__(self, rows: Sequence[_Row], reader: TarReader, where: str, scratch: Path) -> None:
+    def __init__(
+        self, rows: Sequence[_Row], reader: TarReader, where: str, scratch: Path, num_captions: int
+    ) -> None:
         self.where, self.scratch = where, scratch
         self.uids: Sequence[str] = [str(row["uid"]) for row in rows]
         self._rows, self._reader, self._reading = rows, reader, threading.Lock()
-        self._progress = _Progress(len(rows) * len(KINDS))
+        self._progress = _Progress(num_captions)
 
     def jpeg(self, place: int) -> bytes:
         content = self._read(place)
@@ -144,47 +149,47 @@ class _Pictures:
         return ValueError(f"{self.where}: picture {self.uids[place]} cannot be decoded ({error})")
 
 
-def _caption_row(row: _Row, answers: Sequence[Generated], settings: CaptionerSection) -> _Row:
-    made: _Row = {"uid": row["uid"], "row": row["row"], "caption_original": row["caption"]}
-    for kind, answer in zip(KINDS, answers, strict=True):
-        text = strip_prefix(answer.text, settings.strip_prefixes)
-        made[f"caption_{kind}"] = text
-        made[f"{kind}_finish_reason"] = answer.finish_reason
-        made[f"{kind}_num_tokens"] = answer.num_tokens
-        made[f"{kind}_flags"] = caption_flags(text, answer.finish_reason, stripped=text != answer.text)
+def _caption_row(row: _Row, answers: Mapping[str, Generated], requests: Mapping[str, Request]) -> _Row:
+    made: _Row = {"uid": row["uid"], "row": row["row"], caption_column(ORIGINAL): row["caption"]}
+    for name, answer in answers.items():
+        text = strip_prefix(answer.text, requests[name].strip_prefixes)
+        made[caption_column(name)] = text
+        made[f"{name}_finish_reason"] = answer.finish_reason
+        made[f"{name}_num_tokens"] = answer.num_tokens
+        made[f"{name}_flags"] = caption_flags(text, answer.finish_reason, stripped=text != answer.text)
     return made
 
 
-_SCHEMA: dict[str, Any] = {
-    "uid": pl.String,
-    "row": pl.Int64,
-    "caption_original": pl.String,
-    "caption_long": pl.String,
-    "caption_short": pl.String,
-    "long_finish_reason": pl.String,
-    "long_num_tokens": pl.Int32,
-    "long_flags": pl.List(pl.String),
-    "short_finish_reason": pl.String,
-    "short_num_tokens": pl.Int32,
-    "short_flags": pl.List(pl.String),
-}
+def captions_schema(names: Collection[str]) -> dict[str, Any]:
+    """Column -> type of a part, less its provenance: the captions, and of each generated one how it came out."""
+    of_each = {"finish_reason": pl.String, "num_tokens": pl.Int32, "flags": pl.List(pl.String)}
+    captions = {caption_column(name): pl.String for name in (ORIGINAL, *names)}
+    about = {f"{name}_{what}": kind for name in names for what, kind in of_each.items()}
+    return {"uid": pl.String, "row": pl.Int64, **captions, **about}
 
 
-def _provenance(settings: CaptionerSection, captioner: Loaded) -> list[pl.Expr]:
-    common = {name: getattr(settings, name) for name in ("max_new_tokens", "strip_prefixes")}
-    decoding = json.dumps({**common, **captioner.decoding}, sort_keys=True, ensure_ascii=False)
-    asked = {f"{kind}_prompt_sha256": sha256_json(getattr(settings, f"{kind}_prompt")) for kind in KINDS}
+def _provenance(requests: Mapping[str, Request], captioner: Loaded) -> list[pl.Expr]:
+    by_caption = {name: _told(request) for name, request in requests.items()}
+    told = {**captioner.decoding, "captions": by_caption}
+    decoding = json.dumps(told, sort_keys=True, ensure_ascii=False)
+    asked = {f"{name}_prompt_sha256": sha256_json(request.prompt) for name, request in requests.items()}
     values = {name: captioner.provenance[name] for name in _MODEL}
     values |= {**asked, "decoding": decoding, "library": captioner.provenance["library"]}
     return [pl.lit(value, dtype=pl.String).alias(name) for name, value in values.items()]
 
 
-def _counts(made: pl.DataFrame) -> dict[str, int | dict[str, int]]:
+def _told(request: Request) -> dict[str, Any]:
+    """How a caption is decoded."""
+    options = ("max_new_tokens", "strip_prefixes", "temperature", "top_p")
+    return {option: getattr(request, option) for option in options}
+
+
+def _counts(made: pl.DataFrame, names: Collection[str]) -> dict[str, int | dict[str, int]]:
     counts: dict[str, int | dict[str, int]] = {"captioned": len(made)}
-    for kind in KINDS:
-        counts[f"{kind}_tokens"] = int(made[f"{kind}_num_tokens"].sum())
-        flags = made[f"{kind}_flags"].explode().drop_nulls().to_list()
-        counts[f"{kind}_flags"] = {flag: flags.count(flag) for flag in FLAGS}
+    for name in names:
+        counts[f"{name}_tokens"] = int(made[f"{name}_num_tokens"].sum())
+        flags = made[f"{name}_flags"].explode().drop_nulls().to_list()
+        counts[f"{name}_flags"] = {flag: flags.count(flag) for flag in FLAGS}
     return counts
 
 

@@ -9,8 +9,8 @@ import polars as pl
 
 from darkroom.report.inline import jpeg_uri
 from darkroom.store import TarReader, read_table
+from darkroom.store.captions import ORIGINAL, caption_column, names_in
 
-KINDS = (("original", "Alt-text"), ("long", "Long caption"), ("short", "Short caption"))
 _THUMBNAIL_PX = 192
 
 Judge = Callable[[pl.DataFrame], pl.DataFrame | None]
@@ -94,7 +94,7 @@ def read_captions(
     judge: Judge | None,
     num_examples: int,
 ) -> dict[str, Any]:
-    """Shares of right captions by kind, and pictures with their captions before and after.
+    """Shares of right captions by name, and pictures with their captions before and after.
 
     Args:
         captions, tables, tars: the recaption and download parts in their order.
@@ -106,69 +106,82 @@ def read_captions(
         for index, path in enumerate(tables)
     )
     all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
+    names = names_in(all_captions.columns)
     # The uid sorts by chance, so the first pictures are a fair sample of all.
     told = all_captions.join(stored, on=["uid", "row"]).sort("uid", "row")
     judged = judge(told) if judge else None
-    told = _unjudged(told) if judged is None else told.hstack(judged)
-    shown = _choose(told, num_examples)
+    told = _unjudged(told, names) if judged is None else told.hstack(judged)
+    shown = _choose(told, names, num_examples)
     return {
         "number": told.height,
-        "summary": [_summary(told, kind, name) for kind, name in KINDS],
-        "judged": told["long_right"].drop_nulls().len(),
+        "generated": [_title(name) for name in names if f"{name}_flags" in told.columns],
+        "summary": [_summary(told, name) for name in names],
+        "judged": told.filter(pl.any_horizontal(_right(name).is_not_null() for name in names)).height,
         "model": told["model"][0] if "model" in told.columns and told.height else None,
-        "examples": _examples(shown, tars),
+        "examples": _examples(shown, names, tars),
     }
 
 
-def _unjudged(told: pl.DataFrame) -> pl.DataFrame:
+def _title(name: str) -> str:
+    """What the page calls a caption."""
+    return "Alt-text" if name == ORIGINAL else f"{name.replace('_', ' ').capitalize()} caption"
+
+
+def _right(name: str) -> pl.Expr:
+    return pl.col(f"{name}_right")
+
+
+def _unjudged(told: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Captions of which nothing is known."""
-    right = {f"{kind}_right": pl.lit(None, pl.Boolean) for kind, _ in KINDS}
+    right = {f"{name}_right": pl.lit(None, pl.Boolean) for name in names}
     return told.with_columns(sort=pl.lit(None, pl.String), **right)
 
 
-def _summary(told: pl.DataFrame, kind: str, name: str) -> dict[str, Any]:
-    words = told[f"caption_{kind}"].fill_null("").str.split(" ").list.eval(pl.element() != "").list.sum()
+def _summary(told: pl.DataFrame, name: str) -> dict[str, Any]:
+    texts = told[caption_column(name)].fill_null("")
+    words = texts.str.split(" ").list.eval(pl.element() != "").list.sum()
     result = {
-        "name": name,
-        "right": told[f"{kind}_right"].mean(),
+        "name": _title(name),
+        "right": told[f"{name}_right"].mean(),
         "words": words.mean(),
-        "empty": told.filter(pl.col(f"caption_{kind}").fill_null("").str.strip_chars() == "").height,
+        "empty": int((texts.str.strip_chars() == "").sum()),
         "truncated": None,
         "flagged": None,
     }
-    if f"{kind}_finish_reason" in told.columns:
+    if f"{name}_finish_reason" in told.columns:
         # "length" is what generation libraries call a caption that ran into max_new_tokens.
-        result["truncated"] = told.filter(pl.col(f"{kind}_finish_reason") == "length").height
-    if f"{kind}_flags" in told.columns:
-        result["flagged"] = told.filter(pl.col(f"{kind}_flags").list.len() > 0).height
+        result["truncated"] = told.filter(pl.col(f"{name}_finish_reason") == "length").height
+    if f"{name}_flags" in told.columns:
+        result["flagged"] = told.filter(pl.col(f"{name}_flags").list.len() > 0).height
     return result
 
 
-def _choose(told: pl.DataFrame, number: int) -> pl.DataFrame:
+def _choose(told: pl.DataFrame, names: Sequence[str], number: int) -> pl.DataFrame:
     """The first pictures by uid: one of every rare sort, one whose caption went wrong, most of the main sort."""
     sorts = told["sort"].drop_nulls().value_counts().sort("count", "sort", descending=[True, False])["sort"]
     if sorts.is_empty():
         return told.head(number)
     rare = [told.filter(pl.col("sort") == sort).head(1) for sort in sorts[1:].sort()]
-    wrong = told.filter(~pl.col("long_right")).head(1)
+    generated = [name for name in names if name != ORIGINAL] or names
+    wrong = told.filter(pl.any_horizontal(~_right(name) for name in generated)).head(1)
     plain = told.filter(pl.col("sort") == sorts[0]).head(number)
     chosen = pl.concat([*rare, wrong, plain]).unique("row", maintain_order=True).head(number)
     return chosen.sort("uid", "row")
 
 
-def _examples(shown: pl.DataFrame, tars: Sequence[Path]) -> list[dict[str, Any]]:
+def _examples(shown: pl.DataFrame, names: Sequence[str], tars: Sequence[Path]) -> list[dict[str, Any]]:
     examples = []
     for row in shown.iter_rows(named=True):
         with TarReader(tars[row["part"]]) as tar:
             uri = jpeg_uri(tar.read(row["offset"], row["size"]), _THUMBNAIL_PX)
         texts = [
             {
-                "name": name,
-                "text": row[f"caption_{kind}"] or "",
-                "right": row[f"{kind}_right"],
-                "flags": ", ".join(row.get(f"{kind}_flags") or []),
+                "name": _title(name),
+                "text": row[caption_column(name)] or "",
+                "right": row[f"{name}_right"],
+                "flags": ", ".join(row.get(f"{name}_flags") or []),
             }
-            for kind, name in KINDS
+            for name in names
         ]
         examples.append({"uri": uri, "uid": row["uid"], "texts": texts})
     return examples

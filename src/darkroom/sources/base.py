@@ -133,8 +133,8 @@ class Truth:
 
     Attributes:
         right_means: when a caption is right, to be read behind "a caption is right if".
-        judge: (folder that the list was written into, table with `row` and `caption_<kind>`) -> of the same rows
-            in the same order `sort`, a name of which a report shows some of each, and `<kind>_right`, null where
+        judge: (folder that the list was written into, table with `row` and `caption_<name>`) -> of the same rows
+            in the same order `sort`, a name of which a report shows some of each, and `<name>_right`, null where
             it is not known; or None where nothing is.
     """
 

@@ -3,28 +3,29 @@
 A shard is a safetensors file with a table beside it (a row a picture, sorted by uid). Tensors:
 
     latents/<w>x<h>   (N, C, H, W)  one dense array a bucket; the table's `index` is the place in it
-    text/<kind>       (T, D)        hidden states of real tokens, one caption after another; the
-                                    table's <kind>_offset and <kind>_length cut a caption out
-    pooled/<kind>     (R, P)        pooled vectors, row i of the table
+    text/<name>       (T, D)        hidden states of real tokens of the captions of a name, one after another;
+                                    the table's <name>_offset and <name>_length cut a caption out
+    pooled/<name>     (R, P)        pooled vectors, row i of the table
 
-Where there are several text encoders, the second's tensors are text.1/<kind> and pooled.1/<kind>, its
-columns <kind>_offset.1 and <kind>_length.1, and so on; only encoders with a pooled embedding have pooled
+Where there are several text encoders, the second's tensors are text.1/<name> and pooled.1/<name>, its
+columns <name>_offset.1 and <name>_length.1, and so on; only encoders with a pooled embedding have pooled
 tensors. A cache with size conditioning has the columns of SIZE_COLUMNS too.
 
 A shard whose fingerprint says `online` holds what is needed to encode during training instead:
 
-    caption/<kind>    (S,) uint8    captions in UTF-8, one after another; the table's <kind>_offset and
-                                    <kind>_length cut one out
+    caption/<name>    (S,) uint8    captions in UTF-8, one after another; the table's <name>_offset and
+                                    <name>_length cut one out
 
-and its table the columns of ONLINE_COLUMNS: where a picture's JPEG lies in the part's tar, and its crop.
+and its table the columns of `online_columns`: where a picture's JPEG lies in the part's tar, and its crop.
 
-The header's metadata holds the shard's fingerprint: every input that shaped its numbers, by name. The
-shard of the empty caption has text/null (T, D) and pooled/null (1, P) and no table.
+The header's metadata holds the shard's fingerprint: every input that shaped its numbers, by name; and
+as `caption_names` which captions it holds. The shard of the empty caption has text/null (T, D) and pooled/null
+(1, P) and no table.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,13 +39,11 @@ from darkroom.store.atomic import replacing
 from darkroom.store.digest import sha256_json
 from darkroom.store.tables import read_table
 
-CAPTION_KINDS = ("original", "long", "short")
 INDEX_COLUMNS = ("uid", "row", "bucket_width", "bucket_height", "index")
 SIZE_COLUMNS = ("original_height", "original_width", "crop_top", "crop_left")
-ONLINE_COLUMNS = (
+_ONLINE_COLUMNS = (
     *("uid", "row", "bucket_width", "bucket_height", "offset", "size", "width", "height"),
     *("resized_width", "resized_height", "crop_left", "crop_top"),
-    *(f"{kind}_{what}" for kind in CAPTION_KINDS for what in ("offset", "length")),
 )
 _METADATA_KEY = "darkroom"
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -63,15 +62,24 @@ def of_encoder(name: str, encoder: int) -> str:
     return f"{head}.{encoder}{slash}{tail}"
 
 
-def table_columns(num_encoders: int = 1, has_sizes: bool = False) -> list[str]:
-    """The columns of a shard's table."""
-    spans = [
-        of_encoder(f"{kind}_{what}", encoder)
+def table_columns(captions: Sequence[str], num_encoders: int = 1, has_sizes: bool = False) -> list[str]:
+    """The columns of a shard's table, with captions of these names."""
+    return [*INDEX_COLUMNS, *_spans(captions, num_encoders), *(SIZE_COLUMNS if has_sizes else ())]
+
+
+def online_columns(captions: Sequence[str]) -> list[str]:
+    """The columns of the table of a shard that is encoded during training."""
+    return [*_ONLINE_COLUMNS, *_spans(captions, 1)]
+
+
+def _spans(captions: Sequence[str], num_encoders: int) -> list[str]:
+    """The columns that cut a caption out."""
+    return [
+        of_encoder(f"{name}_{what}", encoder)
         for encoder in range(num_encoders)
-        for kind in CAPTION_KINDS
+        for name in captions
         for what in ("offset", "length")
     ]
-    return [*INDEX_COLUMNS, *spans, *(SIZE_COLUMNS if has_sizes else ())]
 
 
 def table_digest(table: pl.DataFrame) -> str:
@@ -179,10 +187,15 @@ class LatentShard:
         check_fingerprint(path, self.fingerprint, expected or {})
         self.table: pl.DataFrame | None = None
         if table is not None:
-            columns = table_columns(self.num_encoders, self.has_sizes)
-            self.table = read_table(table, ONLINE_COLUMNS if self.is_online else columns)
+            stored = table_columns(self.captions, self.num_encoders, self.has_sizes)
+            self.table = read_table(table, online_columns(self.captions) if self.is_online else stored)
             if table_digest(self.table) != self.fingerprint.get("table"):
                 raise ValueError(f"{table}: is not the table of {path}; make both again (stage cache)")
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The names of the captions that the shard holds."""
+        return tuple(self.fingerprint["caption_names"])
 
     @property
     def num_encoders(self) -> int:
@@ -208,14 +221,14 @@ class LatentShard:
         """(N, C, H, W) latents of a bucket in the stored dtype."""
         return self.tensors[latents_name(width, height)]
 
-    def text(self, kind: str, encoder: int = 0) -> torch.Tensor:
-        """(T, D) token embeddings of a kind of caption."""
-        return self.tensors[of_encoder(f"text/{kind}", encoder)]
+    def text(self, caption: str, encoder: int = 0) -> torch.Tensor:
+        """(T, D) token embeddings of the captions of a name."""
+        return self.tensors[of_encoder(f"text/{caption}", encoder)]
 
-    def pooled(self, kind: str, encoder: int = 0) -> torch.Tensor:
-        """(R, P) pooled embeddings of a kind of caption, a row for each of the table's; P may be 0."""
-        name = of_encoder(f"pooled/{kind}", encoder)
-        return self.tensors[name] if name in self.tensors else self.text(kind, encoder).new_zeros(0, 0)
+    def pooled(self, caption: str, encoder: int = 0) -> torch.Tensor:
+        """(R, P) pooled embeddings of the captions of a name, a row for each of the table's; P may be 0."""
+        name = of_encoder(f"pooled/{caption}", encoder)
+        return self.tensors[name] if name in self.tensors else self.text(caption, encoder).new_zeros(0, 0)
 
 
 def check_fingerprint(path: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from darkroom.config.run import CaptionChoice
 from darkroom.families.conditioning import Conditioning
-from darkroom.store.latents import CAPTION_KINDS, LatentShard, of_encoder
+from darkroom.store.captions import ORIGINAL
+from darkroom.store.latents import LatentShard, of_encoder
 from darkroom.train.plan import Shape, UInts, parse_uids
 
-NULL_CAPTION = len(CAPTION_KINDS)
+# The last in the lists of what there is to show of a picture, whatever its captions are.
+NULL_CAPTION = -1
 Ints = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
@@ -32,8 +33,8 @@ class _Bucket:
     shard: Ints  # which shard
     index: Ints  # row of the shard's latents
     row: Ints  # row of the shard's table and pooled embeddings
-    offset: Ints  # (n, E, 3) first token of each kind of caption, for each of E text encoders
-    length: Ints  # (n, E, 3) tokens of each kind of caption
+    offset: Ints  # (n, E, K) first token of each of K captions, for each of E text encoders
+    length: Ints  # (n, E, K) tokens of each caption
     time_ids: Array | None  # (n, 6) float32, see Conditioning
 
 
@@ -47,6 +48,9 @@ class Samples:
 
 class SampleSource(Protocol):
     """Where the loader takes samples from: `LatentCache` reads them, `train.online.OnlineEncoder` makes them."""
+
+    @property
+    def captions(self) -> tuple[str, ...]: ...
 
     @property
     def uids(self) -> dict[Shape, UInts]: ...
@@ -68,7 +72,8 @@ class LatentCache:
         expected: fingerprint fields that every shard must have; or one mapping for each shard. The
             null shard is held to those fields of them that it has itself.
 
-    `max_text_tokens` is how many tokens of a caption the cache keeps at most.
+    `captions` are the names of the captions that every picture has, and `max_text_tokens` is how many tokens of a
+    caption the cache keeps at most.
 
     Raises:
         ValueError: a shard is stale, or no picture is there.
@@ -81,17 +86,18 @@ class LatentCache:
         expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     ) -> None:
         opened, empty = open_shards(shards, null, expected)
+        self.captions = common_captions(opened)
         self._latents = [{b: _bits(s.latents(*b)) for b in s.buckets()} for s in opened]
         self.num_encoders = empty.num_encoders
         places = range(self.num_encoders)
-        # By shard, encoder and caption: the three kinds, then the empty one.
+        # By shard, encoder and caption, the empty one last.
         self._text = [
-            [[*(_bits(s.text(k, e)) for k in CAPTION_KINDS), _bits(empty.text("null", e))] for e in places]
+            [[*(_bits(s.text(k, e)) for k in self.captions), _bits(empty.text("null", e))] for e in places]
             for s in opened
         ]
         self._pooled = [
             [
-                [*(_bits(s.pooled(k, e)) for k in CAPTION_KINDS), _bits(empty.pooled("null", e))]
+                [*(_bits(s.pooled(k, e)) for k in self.captions), _bits(empty.pooled("null", e))]
                 for e in places
             ]
             for s in opened
@@ -99,7 +105,7 @@ class LatentCache:
         self._dtype = empty.text("null").dtype
         self._null_lengths = np.array([len(empty.text("null", e)) for e in places])
         self.max_text_tokens = int(empty.fingerprint.get("max_text_tokens", 77))
-        self._buckets = _index(opened)
+        self._buckets = _index(opened, self.captions)
 
     @property
     def uids(self) -> dict[Shape, UInts]:
@@ -129,7 +135,7 @@ class LatentCache:
     def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
         """Read pictures `places` (B,) of a bucket, each with caption `captions` (B,) or, by encoder, (B, E).
 
-        A caption is a place in CAPTION_KINDS, or NULL_CAPTION for the empty one. The text is padded
+        A caption is a place in `captions`, or NULL_CAPTION for the empty one. The text is padded
         to the longest of the batch.
         """
         found = self._buckets[bucket]
@@ -154,9 +160,9 @@ class LatentCache:
         """Text (B, L, D), mask (B, L) and pooled (B, P) of one encoder, for captions (B,)."""
         shards, num = found.shard[places], len(places)
         is_null = captions == NULL_CAPTION
-        kinds = np.where(is_null, 0, captions)
-        lengths = np.where(is_null, self._null_lengths[encoder], found.length[places, encoder, kinds])
-        offsets = np.where(is_null, 0, found.offset[places, encoder, kinds])
+        named = np.where(is_null, 0, captions)
+        lengths = np.where(is_null, self._null_lengths[encoder], found.length[places, encoder, named])
+        offsets = np.where(is_null, 0, found.offset[places, encoder, named])
         longest = max(1, int(lengths.max()))
         mask = np.arange(longest) < lengths[:, None]
         null_text = self._text[0][encoder][NULL_CAPTION]
@@ -197,14 +203,40 @@ def open_shards(
     return opened, LatentShard(null, None, shared)
 
 
-def choose_captions(choice: CaptionChoice, dropout: float, kind: Array, drop: Array) -> Ints:
+def common_captions(shards: Sequence[LatentShard]) -> tuple[str, ...]:
+    """The captions that all shards have, in the order of the first; those of several datasets may have others."""
+    others = [set(shard.captions) for shard in shards[1:]]
+    return tuple(name for name in shards[0].captions if all(name in held for held in others))
+
+
+def caption_shares(choice: Mapping[str, float] | None, captions: Sequence[str]) -> Array:
+    """How often each of `captions` is shown, (K,) with the sum 1: as `choice` says (`train.caption_choice`).
+
+    None: the generated ones equally often, and the original where there is no other.
+
+    Raises:
+        ValueError: a caption that is to be shown is none of them.
+    """
+    if choice is None:
+        generated = [name != ORIGINAL for name in captions]
+        shown = generated if any(generated) else [True] * len(captions)
+        return np.array(shown) / sum(shown)
+    if missing := [name for name in choice if name not in captions]:
+        raise ValueError(
+            f"train.caption_choice.{missing[0]}: the cache has no caption of this name; there are"
+            f" {', '.join(captions)}"
+        )
+    return np.array([choice.get(name, 0.0) for name in captions])
+
+
+def choose_captions(shares: Array, dropout: float, chance: Array, drop: Array) -> Ints:
     """Which caption each sample shows, from two uniform numbers (B,) in [0, 1) a sample.
 
-    `kind` chooses among CAPTION_KINDS by the probabilities of `choice`; `drop` below `dropout` gives
-    NULL_CAPTION.
+    `chance` chooses among captions by their `shares` (K,); `drop` below `dropout` gives NULL_CAPTION.
     """
-    edges = np.cumsum([getattr(choice, name) for name in CAPTION_KINDS])[:-1]
-    return np.where(drop < dropout, NULL_CAPTION, np.searchsorted(edges, kind, side="right"))
+    # The last that is ever shown takes what rounding leaves of the sum.
+    edges = np.cumsum(shares)[: np.flatnonzero(shares)[-1]]
+    return np.where(drop < dropout, NULL_CAPTION, np.searchsorted(edges, chance, side="right"))
 
 
 def drop_by_encoder(captions: Ints, dropout: Sequence[float], drop: Array) -> Ints:
@@ -242,8 +274,9 @@ def by_bucket(shards: Sequence[LatentShard]) -> dict[Shape, tuple[UInts, dict[st
     for number, shard in enumerate(shards):
         assert shard.table is not None
         tables.append(shard.table.with_row_index("_row").with_columns(pl.lit(number).alias("_shard")))
-    # A picture of several datasets is in several shards.
-    merged = pl.concat(tables).sort("uid", "_shard")
+    # A picture of several datasets is in several shards, and these may have other captions.
+    shared = [name for name in tables[0].columns if all(name in table.columns for table in tables)]
+    merged = pl.concat(table.select(shared) for table in tables).sort("uid", "_shard")
     result: dict[Shape, tuple[UInts, dict[str, Ints]]] = {}
     for (width, height), part in merged.group_by("bucket_width", "bucket_height", maintain_order=True):
         numbers = {name: part[name].to_numpy().astype(np.int64) for name in part.columns if name != "uid"}
@@ -251,26 +284,26 @@ def by_bucket(shards: Sequence[LatentShard]) -> dict[Shape, tuple[UInts, dict[st
     return dict(sorted(result.items()))
 
 
-def _index(shards: Sequence[LatentShard]) -> dict[Shape, _Bucket]:
+def _index(shards: Sequence[LatentShard], captions: Sequence[str]) -> dict[Shape, _Bucket]:
     return {
         shape: _Bucket(
             uids=uids,
             shard=numbers["_shard"],
             index=numbers["index"],
             row=numbers["_row"],
-            offset=_spans(numbers, "offset", shards[0].num_encoders),
-            length=_spans(numbers, "length", shards[0].num_encoders),
+            offset=_spans(numbers, "offset", captions, shards[0].num_encoders),
+            length=_spans(numbers, "length", captions, shards[0].num_encoders),
             time_ids=time_ids_of(numbers, "original_") if shards[0].has_sizes else None,
         )
         for shape, (uids, numbers) in by_bucket(shards).items()
     }
 
 
-def _spans(columns: Mapping[str, Ints], what: str, num_encoders: int) -> Ints:
-    """(n, E, 3) of offsets or lengths."""
+def _spans(columns: Mapping[str, Ints], what: str, captions: Sequence[str], num_encoders: int) -> Ints:
+    """(n, E, K) of offsets or lengths."""
     return np.stack(
         [
-            np.stack([columns[of_encoder(f"{kind}_{what}", encoder)] for kind in CAPTION_KINDS], axis=1)
+            np.stack([columns[of_encoder(f"{name}_{what}", encoder)] for name in captions], axis=1)
             for encoder in range(num_encoders)
         ],
         axis=1,

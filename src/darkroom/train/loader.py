@@ -13,7 +13,7 @@ from darkroom.config.run import Train
 from darkroom.families.conditioning import Conditioning
 from darkroom.objectives.prior import prior_weights
 from darkroom.train import random
-from darkroom.train.data import SampleSource, choose_captions, drop_by_encoder
+from darkroom.train.data import SampleSource, caption_shares, choose_captions, drop_by_encoder
 from darkroom.train.distributed import Ranks
 from darkroom.train.paired import Plan
 from darkroom.train.plan import Shape, UInts
@@ -64,6 +64,7 @@ class BatchMaker:
     ) -> None:
         self.num_steps = settings.num_steps
         self._samples, self._plan, self._settings, self._seed = samples, plan, settings, seed
+        self._shares = caption_shares(settings.caption_choice, samples.captions)
         ranks = ranks or Ranks()
         self._slice = rank_slice(settings.global_batch_size, ranks.rank, ranks.world_size)
 
@@ -72,7 +73,7 @@ class BatchMaker:
         batch, part, seed = self._plan.batch(step), self._slice, self._seed
         uids, visits = batch.uids[part], batch.visits[part]
         captions = choose_captions(
-            self._settings.caption_choice,
+            self._shares,
             self._settings.caption_dropout,
             random.uniform(random.sample_keys(seed, random.CAPTION, uids, visits)),
             random.uniform(random.sample_keys(seed, random.DROPOUT, uids, visits)),

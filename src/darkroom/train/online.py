@@ -22,7 +22,6 @@ from darkroom.components.vae import latent_shape, load_vae
 from darkroom.families.conditioning import Conditioning
 from darkroom.models.training_components import TrainingComponents
 from darkroom.store import TarReader
-from darkroom.store.latents import CAPTION_KINDS
 from darkroom.store.pictures import decode_picture
 from darkroom.train.data import (
     NULL_CAPTION,
@@ -30,6 +29,7 @@ from darkroom.train.data import (
     Samples,
     by_bucket,
     caption_grid,
+    common_captions,
     open_shards,
     time_ids_of,
 )
@@ -66,7 +66,8 @@ class OnlineEncoder:
         if len(tars) != len(opened):
             raise ValueError(f"{len(opened)} parts and {len(tars)} tars were given; each part needs its own")
         self._tars = list(tars)
-        self._captions = [[s.tensors[f"caption/{kind}"].numpy() for kind in CAPTION_KINDS] for s in opened]
+        self.captions = common_captions(opened)
+        self._texts = [[s.tensors[f"caption/{name}"].numpy() for name in self.captions] for s in opened]
         self._settings = components.cache
         self._vae = moved(load_vae(components.vae), device)
         self._encoders = [load_text_encoder(component) for component in components.text_encoders]
@@ -147,8 +148,8 @@ class OnlineEncoder:
     ) -> list[EncodedCaption]:
         """What one encoder makes of captions (B,); equal ones are encoded once."""
         texts = [
-            None if kind == NULL_CAPTION else self._caption(chosen, place, kind)
-            for place, kind in enumerate(captions.tolist())
+            None if caption == NULL_CAPTION else self._caption(chosen, place, caption)
+            for place, caption in enumerate(captions.tolist())
         ]
         unique = sorted({text for text in texts if text is not None})
         found = caption_embeddings(
@@ -158,7 +159,8 @@ class OnlineEncoder:
         known = dict(zip(unique, found, strict=True))
         return [self._null[encoder] if text is None else known[text] for text in texts]
 
-    def _caption(self, chosen: Mapping[str, Ints], place: int, kind: int) -> str:
-        first, size = (int(chosen[f"{CAPTION_KINDS[kind]}_{what}"][place]) for what in ("offset", "length"))
-        content = self._captions[chosen["_shard"][place]][kind][first : first + size]
+    def _caption(self, chosen: Mapping[str, Ints], place: int, caption: int) -> str:
+        name = self.captions[caption]
+        first, size = (int(chosen[f"{name}_{what}"][place]) for what in ("offset", "length"))
+        content = self._texts[chosen["_shard"][place]][caption][first : first + size]
         return content.tobytes().decode()

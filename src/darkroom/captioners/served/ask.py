@@ -5,18 +5,18 @@ import io
 import logging
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from darkroom.captioners.base import KINDS, Pictures
+from darkroom.captioners.base import Pictures, Wanted
 from darkroom.captioners.served.chat import Failed, request_body
 from darkroom.captioners.served.client import Client, Endpoint, Patience
-from darkroom.captioners.served.journal import Journal
+from darkroom.captioners.served.journal import Journal, Key
 from darkroom.captioners.served.process import tail
 
 _JPEG_QUALITY = 95
@@ -27,18 +27,24 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Question:
+    """How a caption is asked for. options: (uid, try) -> all of a request but its message."""
+
+    prompt: str
+    options: Callable[[str, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Questions:
-    """What is asked about every picture.
+    """What is asked about pictures.
 
     Args:
-        options: of every request: the model, its sampling, its limits.
-        prompts: one for each of KINDS.
+        of: name of a caption -> how it is asked for.
         detail: how closely the picture is looked at; None: not said.
         max_side_px: pictures with a longer side are reduced.
     """
 
-    options: Mapping[str, Any]
-    prompts: tuple[str, ...]
+    of: Mapping[str, Question]
     detail: str | None
     max_side_px: int
 
@@ -54,9 +60,10 @@ class Questions:
         image.save(reduced, "JPEG", quality=_JPEG_QUALITY)
         return reduced.getvalue()
 
-    def body(self, request: int, jpeg: bytes) -> bytes:
-        """The request at this place of the prompts."""
-        return request_body(self.options, self.prompts[request], jpeg, self.detail)
+    def body(self, name: str, uid: str, attempt: int, jpeg: bytes) -> bytes:
+        """The request for a caption of a picture."""
+        question = self.of[name]
+        return request_body(question.options(uid, attempt), question.prompt, jpeg, self.detail)
 
 
 class Guard:
@@ -95,24 +102,24 @@ async def ask_all(
     guard: Guard | None,
     questions: Questions,
     pictures: Pictures,
-    todo: Sequence[int],
+    wanted: Wanted,
     journal: Journal,
-) -> dict[tuple[int, int], Failed]:
-    """Have the journal hold an answer to every request about the pictures at `todo`.
+) -> dict[Key, Failed]:
+    """Have the journal hold an answer to everything that is wanted.
 
     Returns:
-        (place of the picture, place of the request) -> why there is no answer, where there is none.
+        Why there is no answer, where there is none.
 
     Raises:
         ValueError: a picture cannot be read, or the server is given up.
     """
-    concurrency = min(endpoint.concurrency, len(todo))
+    concurrency = min(endpoint.concurrency, len(wanted.names))
     with ThreadPoolExecutor(_READERS) as readers:
         async with Client(endpoint) as client:
             if guard is not None:
                 await guard.wait(client)
-            asking = _Asking(endpoint, client, questions, pictures, journal)
-            tasks = asking.tasks(readers, todo, concurrency)
+            asking = _Asking(Patience(endpoint), client, questions, pictures, wanted, journal)
+            tasks = asking.tasks(readers, concurrency)
             try:
                 await asyncio.gather(*tasks)
                 asking.patience.end()
@@ -128,27 +135,27 @@ async def ask_all(
     return asking.failed
 
 
+@dataclass
 class _Asking:
     """Reads pictures ahead and asks about them, on many tasks."""
 
-    def __init__(
-        self, endpoint: Endpoint, client: Client, questions: Questions, pictures: Pictures, journal: Journal
-    ) -> None:
-        self.failed: dict[tuple[int, int], Failed] = {}
-        self.patience = Patience(endpoint)
-        self._client, self._questions = client, questions
-        self._pictures, self._journal = pictures, journal
+    patience: Patience
+    client: Client
+    questions: Questions
+    pictures: Pictures
+    wanted: Wanted
+    journal: Journal
+    failed: dict[Key, Failed] = field(default_factory=dict)
 
-    def tasks(
-        self, readers: ThreadPoolExecutor, todo: Sequence[int], concurrency: int
-    ) -> list["asyncio.Task[None]"]:
+    def tasks(self, readers: ThreadPoolExecutor, concurrency: int) -> list["asyncio.Task[None]"]:
         """What does all of it: one task that reads, and as many that ask as requests may be under way."""
         ready: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(concurrency)
-        places, loop = iter(todo), asyncio.get_running_loop()
+        places: Iterator[int] = iter(self.wanted.names)
+        loop = asyncio.get_running_loop()
 
         async def read() -> None:
             for place in places:
-                jpeg = await loop.run_in_executor(readers, self._questions.jpeg, self._pictures, place)
+                jpeg = await loop.run_in_executor(readers, self.questions.jpeg, self.pictures, place)
                 await ready.put((place, jpeg))
 
         async def read_all() -> None:
@@ -164,18 +171,19 @@ class _Asking:
 
     async def _ask(self, place: int, jpeg: bytes) -> None:
         """The requests about a picture one after another: the second finds what the server read for the first."""
-        for request in range(len(self._questions.prompts)):
-            if (place, request) in self._journal.answers:
+        uid, attempt = self.pictures.uids[place], self.wanted.attempt
+        for name in self.wanted.names[place]:
+            key = (place, name, attempt)
+            if key in self.journal.answers:
                 continue
-            found = await self._client.ask(self._questions.body(request, jpeg))
+            found = await self.client.ask(self.questions.body(name, uid, attempt, jpeg))
             if isinstance(found, Failed):
-                self.failed[place, request] = found
+                self.failed[key] = found
                 if len(self.failed) <= _NUM_LOGGED:
-                    why = f"{found.word} {found.detail}".strip()
                     _LOG.warning(
-                        "picture %s: no %s caption: %s", self._pictures.uids[place], KINDS[request], why
+                        "picture %s: no %s caption: %s", uid, name, f"{found.word} {found.detail}".strip()
                     )
             else:
-                self._journal.keep(place, request, found)
-            self._pictures.tell(1)
+                self.journal.keep(key, found)
+            self.pictures.tell(1)
             self.patience.add(found)

@@ -14,11 +14,13 @@ from typing import Any, Self
 
 from darkroom.captioners.served.chat import Answer
 
-_FORMAT = "darkroom captions 1"
+_FORMAT = "darkroom captions 2"
+# Place of a picture, name of a caption, and how often that was asked for before.
+Key = tuple[int, str, int]
 
 
 class Journal:
-    """Answers by (place of the picture, place of the request), kept in a folder.
+    """Answers by (place of the picture, name of the caption, try), kept in a folder.
 
     Each job appends to a file of its own, so that one that was given up and still lives spoils nothing.
 
@@ -31,7 +33,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, made_of: str) -> None:
-        self.answers: dict[tuple[int, int], Answer] = {}
+        self.answers: dict[Key, Answer] = {}
         folder.mkdir(parents=True, exist_ok=True)
         header = {"format": _FORMAT, "made_of": made_of}
         paths = sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
@@ -41,8 +43,8 @@ class Journal:
                 path.unlink()
                 continue
             for record in records:
-                place, request = record.pop("place"), record.pop("request")
-                self.answers.setdefault((place, request), Answer(**record))
+                key = (record.pop("place"), record.pop("caption"), record.pop("attempt"))
+                self.answers.setdefault(key, Answer(**record))
         number = int(paths[-1].stem) + 1 if paths else 0
         # Where two jobs begin at once, one of them fails here.
         self._file = open(folder / f"{number:06d}.jsonl", "xb", buffering=0)  # noqa: SIM115 - __exit__
@@ -56,10 +58,11 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def keep(self, place: int, request: int, answer: Answer) -> None:
+    def keep(self, key: Key, answer: Answer) -> None:
         """Keep what a request came to."""
-        self._append({"place": place, "request": request, **asdict(answer)})
-        self.answers[place, request] = answer
+        place, caption, attempt = key
+        self._append({"place": place, "caption": caption, "attempt": attempt, **asdict(answer)})
+        self.answers[key] = answer
 
     def _append(self, record: dict[str, Any]) -> None:
         text = json.dumps(record, ensure_ascii=False).encode()
