@@ -1,6 +1,6 @@
 """Download tables with rows of choice, and the score and filter stages over them in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,12 @@ class Parts:
             self.counts[f"score {i}"] = score_part("size", {}, self.tables[-1], None, self.scores[-1]).counts
         self.counts["duplicates"] = score_dataset("duplicate", {}, self.tables, self.duplicates).counts
 
-    def select(self, keep: Sequence[Criterion] = KEEP) -> pl.DataFrame:
-        """All parts' selections in the order of the list."""
+    def select(
+        self, keep: Sequence[Criterion] = KEEP, more: Mapping[str | Path, Sequence[str]] | None = None
+    ) -> pl.DataFrame:
+        """All parts' selections in the order of the list; `more` are files of other scorers, and their columns."""
         size, duplicate = (tuple(SCORERS[name].columns) for name in ("size", "duplicate"))
         for i, selection in enumerate(self.selections):
-            files = {self.scores[i]: size, self.duplicates: duplicate}
+            files = {self.scores[i]: size, self.duplicates: duplicate, **(more or {})}
             self.counts[f"select {i}"] = select_part(self.tables[i], files, keep, selection)
         return pl.concat([store.read_table(selection) for selection in self.selections]).sort("row")

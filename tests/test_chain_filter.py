@@ -55,18 +55,18 @@ def test_a_criterion_changes_the_selection_alone_whatever_column_it_names(change
 
 
 def test_a_new_scorer_and_its_options_score_with_it_alone_and_fetch_nothing(changeable: TinyProject) -> None:
-    changeable.edit(DATASET, {"scorers": {"quality": {}}})
-    assert planned(changeable) == ({"score_part", "score_manifest", "filter_manifest"}, {"quality"})
-    keep = [*changeable.read(DATASET)["keep"], {"column": "entropy", "min": 1.0, "unknown": "drop"}]
+    changeable.edit(DATASET, {"scorers": {"caption": {}}})
+    assert planned(changeable) == ({"score_part", "score_manifest", "filter_manifest"}, {"caption"})
+    keep = [*changeable.read(DATASET)["keep"], {"column": "caption_words", "min": 3, "unknown": "drop"}]
     changeable.edit(DATASET, {"keep": keep})
     changeable.run("snakemake", "filter")
     dataset = changeable.folder / "results/datasets/demo"
     for part in ("part-00000", "part-00001"):
         told = read_table(dataset / f"filter/{part}.parquet").join(
-            read_table(dataset / f"score/{part}.quality.parquet"), on="uid"
+            read_table(dataset / f"score/{part}.caption.parquet"), on="uid"
         )
-        assert (told["entropy"] < 1).fill_null(False).equals(told["fails_entropy"])
-        assert told.filter(status="ok")["entropy"].null_count() == 0
+        assert (told["caption_words"] < 3).fill_null(False).equals(told["fails_caption_words"])
+        assert told.filter(status="ok")["caption_words"].null_count() == 0
     changeable.edit(DATASET, {"scorers": {"quality": {"side_px": 64}}})
     assert planned(changeable) == (
         {"score_part", "score_manifest", "filter_part", "filter_manifest"},
@@ -75,15 +75,6 @@ def test_a_new_scorer_and_its_options_score_with_it_alone_and_fetch_nothing(chan
 
 
 def test_near_duplicates_are_told_from_hashes_that_stay(changeable: TinyProject) -> None:
-    changeable.edit(DATASET, {"scorers": {"near_duplicate": {}}})
-    output = changeable.run("snakemake", "-n", "filter", check=False)
-    assert "scorers: near_duplicate works on what perceptual_hash says; list perceptual_hash too" in output
-    changeable.edit(DATASET, {"scorers": {"perceptual_hash": {}}})
-    rules = {"score_part", "score_dataset", "score_manifest", "filter_manifest"}
-    assert planned(changeable) == (rules, {"perceptual_hash", "near_duplicate"})
-    keep = [*changeable.read(DATASET)["keep"], {"column": "near_duplicate", "equals": False}]
-    changeable.edit(DATASET, {"keep": keep})
-    changeable.run("snakemake", "filter")
     dataset = changeable.folder / "results/datasets/demo"
     told = read_table(dataset / "score/near_duplicate.parquet")
     copies = read_table(dataset / "score/duplicate.parquet").filter("duplicate")
@@ -94,13 +85,16 @@ def test_near_duplicates_are_told_from_hashes_that_stay(changeable: TinyProject)
     changeable.edit(DATASET, {"scorers": {"near_duplicate": {"max_bits": 20}}})
     rules = {"score_dataset", "score_manifest", "filter_part", "filter_manifest"}
     assert planned(changeable) == (rules, {"near_duplicate"})
+    changeable.edit(DATASET, {"scorers": {"perceptual_hash": None}})
+    output = changeable.run("snakemake", "-n", "filter", check=False)
+    assert "scorers: near_duplicate works on what perceptual_hash says; list perceptual_hash too" in output
 
 
 def test_a_filter_that_keeps_nothing_fails_and_says_which_criterion(changeable: TinyProject) -> None:
     keep = [{"column": "min_side_px", "min": 40}, {"column": "aspect_ratio", "max": 0.5}]
     changeable.edit(DATASET, {"keep": keep})
     output = changeable.run("snakemake", "filter", check=False)
-    assert re.search(r"nothing is kept of 208 rows; the last \d+ fell to 'aspect_ratio'", output)
+    assert re.search(r"nothing is kept of 209 rows; the last \d+ fell to 'aspect_ratio'", output)
     assert not (changeable.folder / "results/datasets/demo/filter/funnel.json").exists()
 
 

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from darkroom.config import load_project
+from darkroom.scorers.perceptual_hash import hashes
+from darkroom.scorers.quality import reduced_luma, sharpness
 from darkroom_demo.alttexts import alt_text
 from darkroom_demo.captions import is_right, long_caption
 from darkroom_demo.faults import BY_NAME, FAULTS
@@ -24,6 +26,7 @@ from darkroom_demo.section import DemoSource
 from darkroom_demo.world import DemoWorld, write_urls
 
 SOURCE = DemoSource(kind="demo", num_scenes=400, num_digits=12, num_photos=12, seed=3)
+ROOT = Path(__file__).parents[1]
 URL_COLUMNS = ["row", "url", "caption", "similarity", "pwatermark", "punsafe", "width", "height"]
 
 
@@ -125,7 +128,7 @@ def test_every_fault_is_there_with_its_outcome(tables):
 
 def test_faults_of_a_full_world_are_few_and_each_comes_again():
     numbers = {fault.name: fault.num_rows(5_400) for fault in FAULTS}
-    assert sum(numbers.values()) <= 0.03 * (5_400 + sum(numbers.values()))
+    assert sum(numbers.values()) <= 0.035 * (5_400 + sum(numbers.values()))
     assert [name for name, number in numbers.items() if number < 2] == ["svg"]
     assert BY_NAME["stall"].num_rows(1_000_000) + BY_NAME["slow_drip"].num_rows(1_000_000) <= 5
 
@@ -193,7 +196,7 @@ def test_alt_texts_of_the_world_are_mostly_of_no_use(world, tables):
 
 
 def test_scores_follow_the_default_thresholds(tables):
-    limits = {c.column: c.max for c in load_project("demo", Path(__file__).parents[1]).dataset.keep}
+    limits = {c.column: c.max for c in load_project("demo", ROOT).dataset.keep}
     for record in tables[0].join(tables[1], on="row").iter_rows(named=True):
         for score in ("pwatermark", "punsafe"):
             high = record[score] is not None and record[score] > limits[score]
@@ -211,7 +214,15 @@ def test_pictures_have_the_size_that_the_filter_expects(world):
 
 
 def test_pictures_show_their_subject(world):
-    skipped = ("visible_watermark", "png_rgba", "png_palette", "png_grey", "png_16bit", "too_small")
+    skipped = (
+        "visible_watermark",
+        "png_rgba",
+        "png_palette",
+        "png_grey",
+        "png_16bit",
+        "too_small",
+        "blown_up",
+    )
     for row in world.rows[:150]:
         if row.expected_status == "ok" and row.fault not in skipped:
             image = ImageOps.exif_transpose(opened(world, row))
@@ -257,7 +268,7 @@ def test_repeats_repeat_what_they_say(world):
         assert world.picture_bytes(row.row) == world.picture_bytes(row.original)
         assert row.url != world.rows[row.original].url
     for row in rows_of(world, "near_duplicate"):
-        assert world.picture_bytes(row.row) != world.picture_bytes(row.original)
+        assert len(world.picture_bytes(row.row)) < len(world.picture_bytes(row.original))
         small = cv2.resize(np.asarray(opened(world, row)), opened(world, world.rows[row.original]).size)
         assert difference(opened(world, world.rows[row.original]), small) < 8
 
@@ -265,6 +276,34 @@ def test_repeats_repeat_what_they_say(world):
 def test_no_two_other_pictures_have_the_same_bytes(world):
     rows = [row for row in world.rows if row.expected_status == "ok" and row.fault != "exact_duplicate"]
     assert len({world.picture_bytes(row.row) for row in rows}) == len(rows)
+
+
+def test_the_scorers_find_what_is_planted_for_them_and_little_else(world):
+    judged = [row for row in world.rows if row.expected_filter in ("kept", "near_duplicate", "sharpness")]
+    judged = [row for row in judged if row.expected_status == "ok"]
+    images = {row.row: ImageOps.exif_transpose(opened(world, row)) for row in judged}
+    least = next(c.min for c in load_project("demo", ROOT).dataset.keep if c.column == "sharpness")
+    blurred = {row for row, image in images.items() if sharpness(reduced_luma(as_jpeg(image), 256)) < least}
+    planted = {row.row for row in rows_of(world, "blown_up")}
+    assert planted <= blurred
+    # Yellow on grey of the same luma has no edges for it.
+    assert len(blurred - planted) <= 0.005 * len(images)
+    found = {row: hashes(image.convert("RGB")) for row, image in images.items()}
+    for row in rows_of(world, "near_duplicate"):
+        assert bits(found[row.row][0], found[row.original][0]) <= 40
+        assert bits(found[row.row][0][:16], found[row.original][0][:16]) <= 4
+        assert min(found[row.row][2], found[row.original][2]) >= 24
+        assert max(abs(np.subtract(found[row.row][3:], found[row.original][3:]))) <= 8
+
+
+def bits(one: str, other: str) -> int:
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG", quality=95)
+    return file.getvalue()
 
 
 def test_a_watermark_can_be_seen(world):

@@ -62,6 +62,7 @@ def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> Non
     from darkroom.config.run import Bucket
     from darkroom.recaption.stage import captions_schema
     from darkroom.sources.table import list_columns
+    from darkroom.store import write_table
     from darkroom.store.latents import table_columns
     from darkroom.train.record import COLUMNS
 
@@ -69,7 +70,12 @@ def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> Non
     datasets, caches, runs = "results/datasets/demo", "results/caches/CACHE", "results/runs/demo"
     carried = list_columns(load_project("demo", ROOT).dataset.source)
     parts = Parts(tmp_path, [sample(0, width=512, height=512)], carried=dict.fromkeys(carried, pl.Float64))
-    parts.select(load_project("demo", ROOT).dataset.keep)
+    others = {"near_duplicate": pl.Boolean, "sharpness": pl.Float64}
+    keys = pl.read_parquet(parts.tables[0], columns=["uid", "row"])
+    write_table(
+        tmp_path / "others.parquet", keys.with_columns(pl.lit(None, of).alias(n) for n, of in others.items())
+    )
+    parts.select(load_project("demo", ROOT).dataset.keep, {tmp_path / "others.parquet": list(others)})
     buckets = tmp_path / "buckets.parquet"
     bucket_part(parts.tables[0], parts.selections[0], Bucket(), buckets)
     files = {"download/part-00000": parts.tables[0], "filter/part-00000": parts.selections[0]}

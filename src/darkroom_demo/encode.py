@@ -140,6 +140,15 @@ def watermarked(picture: np.ndarray, text: str) -> np.ndarray:
     return cv2.addWeighted(overlay, 0.5, picture, 0.5, 0)
 
 
+def blown_up(picture: np.ndarray, side_px: int = 8) -> np.ndarray:
+    """The picture as a thumbnail with a shorter side of `side_px`, in its own size again."""
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    small = (round(width * side_px / short), round(height * side_px / short))
+    thumbnail = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(thumbnail, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -6,7 +6,9 @@ FULL_WORLD_ROWS = 5_400
 """`Fault.number` is for a world of so many faultless rows; smaller and larger worlds scale it."""
 
 KEPT = "kept"
-CRITERIA = ("pwatermark", "punsafe", "min_side_px", "max_aspect_ratio", "duplicate")
+CRITERIA = (
+    "pwatermark", "punsafe", "min_side_px", "max_aspect_ratio", "duplicate", "near_duplicate", "sharpness"
+)  # fmt: skip
 """The filter's criteria in its order, after "download"."""
 
 
@@ -86,7 +88,6 @@ FAULTS = (
     Fault("png_palette",        3, KEPT,                 "a PNG with a palette and a transparent entry"),
     Fault("cmyk_jpeg",          4, KEPT,                 "a JPEG for print"),
     Fault("webp_named_jpg",     4, KEPT,                 "a WebP that calls itself a JPEG"),
-    Fault("near_duplicate",     4, KEPT,                 "an earlier one, a tenth larger", of_another=True),
     # The filter's work.
     Fault("visible_watermark", 24, "pwatermark",         "a visible watermark, and scored so"),
     Fault("false_watermark",    6, "pwatermark",         "scored as watermarked, and is not"),
@@ -94,6 +95,8 @@ FAULTS = (
     Fault("too_small",          8, "min_side_px",        "both sides below 64 pixels"),
     Fault("panorama",           6, "max_aspect_ratio",   "more than three times as wide as high"),
     Fault("exact_duplicate",    8, "duplicate",          "the bytes of an earlier one", of_another=True),
+    Fault("near_duplicate",    12, "near_duplicate",     "an earlier one, made smaller", of_another=True),
+    Fault("blown_up",           6, "sharpness",          "a thumbnail of 8 pixels, blown up"),
 )
 # fmt: on
 

@@ -7,6 +7,7 @@ from darkroom_demo.layout import Row
 from darkroom_demo.subjects import Subject
 
 _WATERMARKS = ("ShapeShop.example", "(c) StickerWorld", "PREVIEW ONLY")
+_QUALITY_OF_COPIES = 60
 _NO_FILE = frozenset(
     {
         "not_found",
@@ -48,6 +49,10 @@ def file_bytes(row: Row, subject: Subject) -> bytes:
         return encode.jpeg(
             encode.watermarked(picture, _WATERMARKS[row.index % len(_WATERMARKS)]), row.quality
         )
+    if fault == "near_duplicate":
+        return encode.jpeg(picture, _QUALITY_OF_COPIES)
+    if fault == "blown_up":
+        return encode.jpeg(encode.blown_up(picture), row.quality)
     if fault in ("png_rgba", "png_palette"):
         inked = np.any(picture != picture[0, 0], axis=2)
         return (encode.png_rgba if fault == "png_rgba" else encode.png_palette)(picture, inked)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.sources.base import Counts, Part, Piece, Source, Truth
+from darkroom.sources.listing import stamp_of
 from darkroom_demo.section import DemoSource
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from darkroom.settings.columns import Kind
 
+_CODE = Path(__file__).parent
 # As LAION calls them.
 _NAMES = {"width": "WIDTH", "height": "HEIGHT"}
 
@@ -22,7 +24,8 @@ def _pieces(source: DemoSource) -> list[Piece]:
 
         yield list_of(DemoWorld(source)).rename(_NAMES).select("url", "caption", *columns)
 
-    return [Piece("", {}, read)]
+    # The rows follow from the code: where that changes, they are listed again.
+    return [Piece("", {path.name: stamp_of(path) for path in sorted(_CODE.glob("*.py"))}, read)]
 
 
 def _write_beside(source: DemoSource, folder: Path) -> None:

@@ -12,7 +12,13 @@ from darkroom_demo.photos import photo_captions, sample_photo
 from darkroom_demo.render import render
 from darkroom_demo.scenes import Scene, sample_scene
 
-_SIDES_PX = {"too_small": (24, 60), "visible_watermark": (128, 512), "panorama": (64, 160)}
+_SIDES_PX = {
+    "too_small": (24, 60),
+    "visible_watermark": (128, 512),
+    "panorama": (64, 160),
+    "blown_up": (160, 512),
+}
+_REDUCED_TO, _MIN_SIDE_PX = 0.6, 66
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,13 @@ def photo_subject(seed: Sequence[int]) -> Subject:
     )
 
 
-def enlarged(subject: Subject, factor: float) -> Subject:
-    """The same picture in another size."""
+def reduced(subject: Subject) -> Subject:
+    """The same picture, smaller, but not below the size that the filter asks for."""
     assert subject.scene is not None
+    factor = min(1, max(_REDUCED_TO, _MIN_SIDE_PX / min(subject.width, subject.height)))
     width, height = round(subject.width * factor), round(subject.height * factor)
     scene = replace(subject.scene, width=width, height=height)
-    return _of_scene(
-        scene, lambda: cv2.resize(subject.draw(), (width, height), interpolation=cv2.INTER_CUBIC)
-    )
+    return _of_scene(scene, lambda: cv2.resize(subject.draw(), (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _of_scene(scene: Scene, draw: Callable[[], np.ndarray]) -> Subject:
