@@ -24,6 +24,7 @@ from darkroom.sample.options import DrawOptions
 from darkroom.store.captions import ORIGINAL
 from darkroom.train.data import NULL_CAPTION, Samples
 from darkroom.train.plan import Shape, UInts
+from darkroom.train.tags import ShownTags
 from darkroom.train.trainer import Trainer
 from darkroom.train.training import Training, TrainingRun
 
@@ -103,7 +104,9 @@ class MemoryCache:
         """(C, H, W) of the latents."""
         return tuple(self.latents.shape[1:])
 
-    def gather(self, bucket: Shape, places: np.ndarray, captions: np.ndarray) -> Samples:
+    def gather(
+        self, bucket: Shape, places: np.ndarray, captions: np.ndarray, tags: ShownTags | None = None
+    ) -> Samples:
         """Pictures `places` (B,), with their caption or, at NULL_CAPTION, the empty one."""
         text = np.where(captions == NULL_CAPTION, len(self.latents), places)
         conditioning = Conditioning(

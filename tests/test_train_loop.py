@@ -232,7 +232,7 @@ class Damaged:
         self.cache, self.uids, self.captions = cache, cache.uids, cache.captions
         self.batch = BatchPlan(0, SETTINGS.global_batch_size, cache.uids).batch(12)
 
-    def gather(self, bucket, places, captions):
+    def gather(self, bucket, places, captions, tags=None):
         found = self.cache.gather(bucket, places, captions)
         if bucket == self.batch.bucket and np.array_equal(places, self.batch.index):
             return replace(found, latents=torch.full_like(found.latents, torch.nan))

@@ -133,6 +133,7 @@ def load_project(name: str, root: str | Path = ".", config: str | Path | None = 
     if run.train.initial_run is not None:
         _check_phases(name, run, folder / "runs", layers)
     _check_captions(run, datasets, layers)
+    _check_tags(run, datasets, layers)
     rounds = {of: _read_rounds(folder, of) for of in datasets}
     return Project(name, run, datasets, components, rounds)
 
@@ -169,6 +170,21 @@ def _check_captions(run: Run, datasets: Mapping[str, Dataset], layers: list[Laye
             if caption not in dataset.caption_names:
                 near = _nearest(caption, list(dataset.caption_names), always=True)
                 raise ConfigError(f"{where}.{caption}: the dataset {name} has no caption of this name{near}")
+
+
+def _check_tags(run: Run, datasets: Mapping[str, Dataset], layers: list[Layer]) -> None:
+    """Captions that are said to be tags are those of a dataset, and are shown."""
+    where = f"{_file_of(['train', 'tags'], layers)}: train.tags.captions"
+    known = [name for dataset in datasets.values() for name in dataset.caption_names]
+    for caption in run.train.tags.captions if run.train.tags is not None else ():
+        if caption not in known:
+            raise ConfigError(
+                f"{where}: no caption {caption!r}{_nearest(caption, sorted(set(known)), always=True)}"
+            )
+        if run.train.caption_choice is not None and not run.train.caption_choice.get(caption):
+            raise ConfigError(
+                f"{where}: {caption!r} is never shown; give it a share in train.caption_choice, or leave it out"
+            )
 
 
 def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> None:

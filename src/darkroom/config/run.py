@@ -86,6 +86,24 @@ class Cache(Section):
         )
 
 
+class Tags(Section):
+    """Captions that are lists of tags: shuffled, and some tags left out, each time that a picture is shown."""
+
+    captions: tuple[str, ...] = Field(
+        ("original",), min_length=1, description="names of captions that are tags"
+    )
+    separator: str = Field(",", min_length=1, description="what stands between two tags")
+    keep_first: int = Field(0, ge=0, description="so many tags stay in front, in their order, and always")
+    shuffle: bool = Field(True, description="the others come in another order each time")
+    dropout: float = Field(0.0, ge=0, lt=1, description="how often each of the others is left out")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "Tags":
+        if not self.shuffle and not self.dropout:
+            raise ValueError("shuffle: false and dropout: 0 show every tag in its place; leave tags out")
+        return self
+
+
 class Sampling(Section):
     """How pictures are drawn from a model."""
 
@@ -159,6 +177,9 @@ class Train(Section):
         None,
         description="name of a caption -> how often a picture is shown with it, drawn by sample and visit; null:"
         " equally often with each generated one, or with the original where there is none",
+    )
+    tags: Annotated[Tags | None, ADDED] = Field(
+        None, description="which captions are lists of tags, and how they are shown; needs cache.online"
     )
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of empty captions, for guidance")
     encoder_dropout: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], ADDED] = Field(
@@ -400,6 +421,11 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Run":
+        if self.train.tags is not None and not self.cache.online:
+            raise ValueError(
+                "train.tags: shows a picture with another text each time, and the cache has one embedding of each"
+                " caption; write cache: {online: true}, which encodes while training, or leave tags out"
+            )
         check_dropout(self.train.encoder_dropout, self.cache.encoders)
         check_dtype(self.model.attention, self.train.dtype)
         check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)

@@ -18,6 +18,7 @@ from darkroom.families.conditioning import Conditioning
 from darkroom.store.captions import ORIGINAL
 from darkroom.store.latents import LatentShard, of_encoder
 from darkroom.train.plan import Shape, UInts, parse_uids
+from darkroom.train.tags import ShownTags
 
 # The last in the lists of what there is to show of a picture, whatever its captions are.
 NULL_CAPTION = -1
@@ -60,7 +61,9 @@ class SampleSource(Protocol):
 
     def latent_shape(self, bucket: Shape) -> tuple[int, ...]: ...
 
-    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples: ...
+    def gather(
+        self, bucket: Shape, places: Ints, captions: Ints, tags: ShownTags | None = None
+    ) -> Samples: ...
 
 
 class LatentCache:
@@ -132,7 +135,7 @@ class LatentCache:
         """(C, H, W) of a bucket's latents."""
         return next(found[bucket].shape[1:] for found in self._latents if bucket in found)
 
-    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
+    def gather(self, bucket: Shape, places: Ints, captions: Ints, tags: ShownTags | None = None) -> Samples:
         """Read pictures `places` (B,) of a bucket, each with caption `captions` (B,) or, by encoder, (B, E).
 
         A caption is a place in `captions`, or NULL_CAPTION for the empty one. The text is padded
@@ -140,6 +143,7 @@ class LatentCache:
         """
         found = self._buckets[bucket]
         shards = found.shard[places]
+        assert tags is None, "the configuration asks for cache.online"
         captions = caption_grid(captions, len(places), self.num_encoders)
         latents = np.empty((len(places), *self.latent_shape(bucket)), self._text[0][0][NULL_CAPTION].dtype)
         for shard in np.unique(shards):

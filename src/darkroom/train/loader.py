@@ -17,6 +17,7 @@ from darkroom.train.data import SampleSource, caption_shares, choose_captions, d
 from darkroom.train.distributed import Ranks
 from darkroom.train.paired import Plan
 from darkroom.train.plan import Shape, UInts
+from darkroom.train.tags import ShownTags
 
 NUM_PREFETCHED = 3
 
@@ -82,7 +83,10 @@ class BatchMaker:
             dropout = self._settings.encoder_dropout
             keys = random.sample_keys(seed, random.ENCODER_DROPOUT, uids, visits)
             captions = drop_by_encoder(captions, dropout, random.uniforms(keys, len(dropout)))
-        samples = self._samples.gather(batch.bucket, batch.index[part], captions)
+        tags = None
+        if self._settings.tags is not None:
+            tags = ShownTags(self._settings.tags, random.sample_keys(seed, random.TAGS, uids, visits))
+        samples = self._samples.gather(batch.bucket, batch.index[part], captions, tags)
         shape = samples.latents.shape
         noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
         timestep = random.normal(random.sample_keys(seed, random.TIMESTEP, uids, visits), 1)[:, 0]

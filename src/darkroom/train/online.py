@@ -34,6 +34,7 @@ from darkroom.train.data import (
     time_ids_of,
 )
 from darkroom.train.plan import Shape, UInts
+from darkroom.train.tags import ShownTags
 
 MAX_DECODERS = 8
 
@@ -106,8 +107,10 @@ class OnlineEncoder:
         """(C, H, W) of a bucket's latents."""
         return latent_shape(self._vae, *bucket)
 
-    def gather(self, bucket: Shape, places: Ints, captions: Ints) -> Samples:
+    def gather(self, bucket: Shape, places: Ints, captions: Ints, tags: ShownTags | None = None) -> Samples:
         """Encode pictures `places` (B,) of a bucket with captions as `LatentCache.gather` takes them.
+
+        `tags` says how captions that are lists of tags are shown; None: as they are.
 
         Raises:
             ValueError: a picture is missing, damaged or encodes to something not finite; names the uid.
@@ -122,7 +125,7 @@ class OnlineEncoder:
             for k in range(0, len(pixels), step)
         ]
         grid = caption_grid(captions, len(places), self.num_encoders)
-        read = [self._read(chosen, names, grid[:, e], e) for e in range(self.num_encoders)]
+        read = [self._read(chosen, names, grid[:, e], e, tags) for e in range(self.num_encoders)]
         padded = [pad_text([found.hidden for found in encoded]) for encoded in read]
         conditioning = Conditioning(
             tuple(text for text, _ in padded),
@@ -144,11 +147,16 @@ class OnlineEncoder:
         return np.stack(list(self._decoders.map(decode, range(len(names)))))
 
     def _read(
-        self, chosen: Mapping[str, Ints], names: list[str], captions: Ints, encoder: int
+        self,
+        chosen: Mapping[str, Ints],
+        names: list[str],
+        captions: Ints,
+        encoder: int,
+        tags: ShownTags | None,
     ) -> list[EncodedCaption]:
         """What one encoder makes of captions (B,); equal ones are encoded once."""
         texts = [
-            None if caption == NULL_CAPTION else self._caption(chosen, place, caption)
+            None if caption == NULL_CAPTION else self._caption(chosen, place, caption, tags)
             for place, caption in enumerate(captions.tolist())
         ]
         unique = sorted({text for text in texts if text is not None})
@@ -159,8 +167,9 @@ class OnlineEncoder:
         known = dict(zip(unique, found, strict=True))
         return [self._null[encoder] if text is None else known[text] for text in texts]
 
-    def _caption(self, chosen: Mapping[str, Ints], place: int, caption: int) -> str:
+    def _caption(self, chosen: Mapping[str, Ints], place: int, caption: int, tags: ShownTags | None) -> str:
         name = self.captions[caption]
         first, size = (int(chosen[f"{name}_{what}"][place]) for what in ("offset", "length"))
         content = self._texts[chosen["_shard"][place]][caption][first : first + size]
-        return content.tobytes().decode()
+        text = content.tobytes().decode()
+        return text if tags is None else tags.show(place, name, text)
