@@ -2,14 +2,18 @@
 
 import difflib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from darkroom.config.dataset import Dataset
 from darkroom.config.keep import Criterion
 from darkroom.download.writer import LISTED_HASH, OWN_COLUMNS, SAME_BYTES
 from darkroom.scorers.table import SCORERS
 from darkroom.settings.columns import Kind, kind_of
+
+if TYPE_CHECKING:
+    # Not needed by the jobs of the stage, which only apply criteria.
+    from darkroom.config.dataset import Dataset
 
 
 def fails(criterion: Criterion) -> pl.Expr:
@@ -31,7 +35,7 @@ def fails(criterion: Criterion) -> pl.Expr:
     return pl.any_horizontal(outside)
 
 
-def check_criteria(dataset: Dataset, carried: Mapping[str, Kind]) -> None:
+def check_criteria(dataset: "Dataset", carried: Mapping[str, Kind]) -> None:
     """Refuse a criterion on a column that there will not be, or that it cannot be compared with.
 
     Args:
