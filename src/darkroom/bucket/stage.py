@@ -28,8 +28,13 @@ def bucket_part(
         ValueError: a kept picture is not in the table or has no dimensions.
     """
     pictures = read_table(table, ["uid", "row", "width", "height"])
-    kept = read_table(selection, ["uid", "kept"]).filter(pl.col("kept")).select("uid")
-    joined = kept.join(pictures, on="uid", how="left").sort("uid")
+    selected = read_table(selection, ["uid", "kept"])
+    if selected["uid"].equals(pictures["uid"]):
+        # Of one part both have the same rows in the same order, sorted by uid.
+        joined = pictures.filter(selected["kept"])
+    else:
+        kept = selected.filter("kept").select("uid")
+        joined = kept.join(pictures, on="uid", how="left").sort("uid")
     sized = pl.all_horizontal(pl.col("width") > 0, pl.col("height") > 0)  # null for an unknown uid
     wrong = joined.filter(~sized.fill_null(False))
     if wrong.height:

@@ -1,6 +1,5 @@
 """The accounts of a filter: every row of the list is kept or dropped exactly once."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -38,40 +37,45 @@ def funnel(selections: Sequence[str | Path], keep: Sequence[Criterion]) -> dict[
     columns += [f"fails_{label}" for label in labels] + [f"unknown_{label}" for label in labels[1:]]
     if not selections:
         raise ValueError("funnel: no selections; give the table of every part")
-    rows = _last_rounds(pl.concat([store.read_table(part, columns) for part in selections]))
-    _check_rows(rows["row"])
-    first = Counter(rows["first_failure"].drop_nulls().to_list())
+    rows = _each_once(pl.concat([store.read_table(part, columns) for part in selections]))
+    number, status = _numbers(rows, labels)
     criteria, remaining = [], rows.height
     for name in labels:
-        remaining -= first[name]
-        fails = int(rows[f"fails_{name}"].sum())
-        criteria.append(
-            {"criterion": name, "first_failure": first[name], "fails": fails, "remaining": remaining}
+        remaining -= number[f"first {name}"]
+        counts = {"first_failure": number[f"first {name}"], "fails": number[f"fails {name}"]}
+        criteria.append({"criterion": name, **counts, "remaining": remaining})
+    if remaining != number["kept"]:
+        raise ValueError(
+            f"funnel: {number['kept']} rows are kept, but {remaining} have no failure; select again"
         )
-    kept = int(rows["kept"].sum())
-    if remaining != kept:
-        raise ValueError(f"funnel: {kept} rows are kept, but {remaining} have no failure; select again")
-    joint = [
-        {"criteria": [a, b], "fails": rows.filter(f"fails_{a}", f"fails_{b}").height}
-        for a, b in combinations(labels, 2)
-    ]
-    unknown = {
-        name: {
-            "rows": int(rows[f"unknown_{name}"].sum()),
-            "kept": rows.filter("kept", f"unknown_{name}").height,
-        }
-        for name in labels[1:]
-    }
-    status = dict(sorted(Counter(rows["status"].to_list()).items()))
     return {
         "rows": rows.height,
-        "kept": kept,
+        "kept": number["kept"],
         "criteria": criteria,
         "meaning": {DOWNLOAD: "not downloaded", **{criterion.label: criterion.words for criterion in keep}},
-        "joint": joint,
+        "joint": [{"criteria": [a, b], "fails": number[f"both {a} {b}"]} for a, b in combinations(labels, 2)],
         "status": status,
-        "unknown": unknown,
+        "unknown": {
+            name: {"rows": number[f"unknown {name}"], "kept": number[f"guessed {name}"]}
+            for name in labels[1:]
+        },
     }
+
+
+def _numbers(rows: pl.DataFrame, labels: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """What is counted of all rows, in one pass over each column; and rows by status."""
+    fails = {name: pl.col(f"fails_{name}") for name in labels}
+    unknown = {name: pl.col(f"unknown_{name}") for name in labels[1:]}
+    counted = rows.select(
+        kept=pl.col("kept").sum(),
+        **{f"first {name}": (pl.col("first_failure") == name).sum() for name in labels},
+        **{f"fails {name}": column.sum() for name, column in fails.items()},
+        **{f"both {a} {b}": (fails[a] & fails[b]).sum() for a, b in combinations(labels, 2)},
+        **{f"unknown {name}": column.sum() for name, column in unknown.items()},
+        **{f"guessed {name}": (pl.col("kept") & column).sum() for name, column in unknown.items()},
+    )
+    status = rows.group_by("status").len().sort("status")
+    return counted.row(0, named=True), dict(status.iter_rows())
 
 
 def write_funnel(counted: Mapping[str, Any], json: str | Path, csv: str | Path) -> None:
@@ -103,18 +107,23 @@ def refuse_empty(counted: Mapping[str, Any]) -> None:
     )
 
 
-def _last_rounds(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of rows that were fetched again, how they ended last."""
+def _each_once(rows: pl.DataFrame) -> pl.DataFrame:
+    """The list's rows, of those that were fetched again how they ended last."""
+    if _place_of_gap(rows["row"].sort()) is None:
+        return rows
     is_last = pl.col("row").is_last_distinct()
     # A row that was not to be fetched again stands twice by mistake, and stays for the check.
-    return rows.filter(is_last | ~is_transient_in("status"))
-
-
-def _check_rows(rows: pl.Series) -> None:
-    ordered = rows.sort()
+    rows = rows.filter(is_last | ~is_transient_in("status"))
+    ordered = rows["row"].sort()
     twice = ordered.filter(ordered.is_duplicated())
     if len(twice):
         raise ValueError(f"funnel: row {twice[0]} is in two parts; give each part once")
-    missing = (ordered != pl.int_range(len(ordered), eager=True)).arg_true()
-    if len(missing):
-        raise ValueError(f"funnel: row {missing[0]} is in no part; give every part of the dataset")
+    missing = _place_of_gap(ordered)
+    if missing is not None:
+        raise ValueError(f"funnel: row {missing} is in no part; give every part of the dataset")
+    return rows
+
+
+def _place_of_gap(ordered: pl.Series) -> int | None:
+    """Where sorted rows are not 0, 1, 2, ... first."""
+    return (ordered != pl.int_range(len(ordered), eager=True)).arg_true().first()  # type: ignore[return-value]

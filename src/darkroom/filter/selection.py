@@ -90,6 +90,14 @@ def _judged(rows: pl.DataFrame, keep: Sequence[Criterion]) -> pl.DataFrame:
     )
 
 
+def _in_order_of(row: pl.Series, told: pl.DataFrame) -> pl.DataFrame:
+    """What is told of these rows, in their order; nulls where nothing is."""
+    # A file of the same part has the same order.
+    if told["row"].equals(row):
+        return told
+    return row.to_frame().join(told, on="row", how="left", maintain_order="left")
+
+
 def _values(
     table: str | Path, scores: Mapping[str | Path, Sequence[str]], keep: Sequence[Criterion]
 ) -> pl.DataFrame:
@@ -103,11 +111,12 @@ def _values(
     for path, columns in scores.items():
         wanted = [column for column in columns if column in named]
         # Of a file of the whole dataset, the part's rows alone come into memory.
-        told = store.read_table(path, ["uid", *wanted], where=pl.col("row").is_between(low, high))
-        missing = rows.height - rows.join(told, on="uid", how="semi").height
+        told = store.read_table(path, ["uid", "row", *wanted], where=pl.col("row").is_between(low, high))
+        found = _in_order_of(rows["row"], told)
+        missing = (rows["uid"] != found["uid"]).fill_null(True).sum()
         if missing:
             raise ValueError(f"{path}: lacks {missing} rows of {table}; remove it and run `snakemake score`")
-        rows = rows.join(told, on="uid", how="left")
+        rows = rows.hstack(found.select(wanted))
     for criterion in keep:
         kind = kind_of(str(rows.schema[criterion.column]))
         if kind != criterion.kind and rows.schema[criterion.column] != pl.Null:
