@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import named_components
 from darkroom.components.check import check_component, origin
+from darkroom.gates.table import GATES
 from darkroom.settings.paths import local_path
 from darkroom.stages import UPSTREAM, component_names
 
@@ -23,10 +24,13 @@ def component(name):
 
 
 def captioner_components(project):
-    """The components that the dataset's captioner names, with their settings."""
-    section = project.dataset.recaption
-    named = named_components(section) if section else ()
-    return {found.name: component(found.name) for found in named}
+    """The components that the dataset's captioner and its gates name, with their settings."""
+    dataset = project.dataset
+    return {
+        found.name: component(found.name)
+        for section in (dataset.recaption, dataset.caption_gates)
+        for found in named_components(section)
+    }
 
 
 def captioner_files(project):
@@ -85,16 +89,30 @@ def refuse_components(target):
             refuse_scorers(project)
     if "recaption" in stages:
         for name in GRAPH.datasets:
-            warn_of_captioner(name)
+            look_at_captioners(name)
 
 
 @functools.cache
-def warn_of_captioner(name):
-    """Say what a dataset's captioner lacks here, as a variable of the environment: jobs may run where it is."""
-    section = GRAPH.datasets[name].dataset.recaption
-    lacks = section and CAPTIONERS[section.kind].missing(section)
-    if lacks and workflow.is_main_process:
-        logger.warning(f"config/datasets/{name}.yaml: {lacks}")
+def look_at_captioners(name):
+    """Say what a dataset's captioners lack here, as a variable of the environment: jobs may run where it is.
+
+    Gates whose packages are not installed are refused.
+    """
+    dataset = GRAPH.datasets[name].dataset
+    gates = dataset.caption_gates
+    for section in (dataset.recaption, *(gates.fallbacks if gates else ())):
+        lacks = section and CAPTIONERS[section.kind].missing(section)
+        if lacks and workflow.is_main_process:
+            logger.warning(f"config/datasets/{name}.yaml: {lacks}")
+    for gate in gates.gates if gates else ():
+        extra = GATES[gate.kind].extra
+        if extra is not None and workflow.is_main_process:
+            try:
+                extra.require(gate.label)
+            except ValueError as error:
+                raise WorkflowError(
+                    f"config/datasets/{name}.yaml: caption_gates: {error}"
+                ) from None
 
 
 def text_encoders(project):

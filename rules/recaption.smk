@@ -18,6 +18,7 @@ rule recaption_part:
         made_with=made_with("recaption"),
         settings=of_run(lambda project: settings(project.dataset.recaption)),
         components=of_run(captioner_components),
+        gates=of_run(lambda project: settings(project.dataset.caption_gates)),
         own_captions=of_run(lambda project: list(project.dataset.own_captions)),
     script:
         "../workflow/scripts/recaption_part.py"

@@ -294,6 +294,21 @@ def test_a_picture_without_captions_is_refused_by_uid(part, components, tmp_path
         expect(tmp_path, components)
 
 
+def test_pictures_that_were_dropped_for_their_captions_are_not_encoded(part, components, tmp_path):
+    folder, _ = part
+    for name in ("part.parquet", "buckets.parquet", "part.tar"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    captions = read_table(folder / "captions.parquet")
+    gates = pl.Series("dropped", ["flags", None, "similarity", *[None] * (captions.height - 3)])
+    write_table(tmp_path / "captions.parquet", captions.with_columns(gates))
+    counts = make(tmp_path, components)
+    shard = LatentShard(
+        tmp_path / "cache.safetensors", tmp_path / "cache.parquet", expect(tmp_path, components)
+    )
+    assert counts["pictures"] == shard.table.height == len(SIDES) - 2
+    assert set(captions["uid"]) - set(shard.table["uid"]) == {captions["uid"][0], captions["uid"][2]}
+
+
 def test_a_part_without_pictures_gives_an_empty_shard(part, components, tmp_path):
     folder, _ = part
     for name in ("part.parquet", "captions.parquet", "part.tar"):

@@ -61,7 +61,7 @@ USE = """
 import sys
 {first}
 from darkroom.components.base import named_components
-from darkroom.config.dataset import parse_recaption
+from darkroom.config.gates import parse_recaption
 from darkroom.config.reference import reference_markdown
 from darkroom.config.schema import schema_text
 

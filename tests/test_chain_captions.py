@@ -10,6 +10,13 @@ from darkroom.store.latents import LatentShard
 
 pytestmark = pytest.mark.slow
 
+GATES = {
+    "gates": [
+        {"kind": "similarity", "clip": "demo-clip", "captions": ["long"], "min": -1},
+        {"kind": "flags", "captions": ["sampled"], "none_of": ["truncated"]},
+    ],
+    "retries": 1,
+}
 THIRD = {"prompt": "Describe this picture in full.", "temperature": 0.7, "max_new_tokens": 12}
 
 
@@ -19,7 +26,8 @@ def test_a_caption_more_is_written_cached_and_trained_on_and_a_choice_captions_n
     project = changeable
     before = pl.read_parquet(project.results("recaption") / "part-00000.parquet")
     wrong = {"train": {"caption_choice": {"long": None, "sampeld": 0.4}}}
-    project.edit("config/datasets/demo.yaml", {"recaption": {"captions": {"sampled": THIRD}}})
+    more = {"recaption": {"captions": {"sampled": THIRD}}, "caption_gates": GATES}
+    project.edit("config/datasets/demo.yaml", more)
     run = project.read("config/runs/demo.yaml")
     project.edit("config/runs/demo.yaml", wrong)
     told = project.run("snakemake", "-n", check=False)
@@ -40,6 +48,16 @@ def test_a_caption_more_is_written_cached_and_trained_on_and_a_choice_captions_n
     assert opened.captions == ("original", "long", "sampled", "short")
     counts = read_manifest(project.results("cache") / "manifest.json")["counts"]
     assert counts["captions"] == 4 * counts["pictures"]
+    # The picture of a caption that does not end is dropped, after one try more, and is neither cached nor shown.
+    gates = read_manifest(project.results("recaption") / "manifest.json")["counts"]
+    assert gates["dropped"] == gates["not_passed"]["sampled"] == {"flags": gates["captioned"] - gates["kept"]}
+    assert gates["passed"]["long"] == {"at_once": gates["captioned"]}
+    assert counts["pictures"] == gates["kept"]
+    assert after["sampled_tries"].to_list() == [2 if gate else 1 for gate in after["sampled_gate"]]
+    dropped = after.filter(pl.col("dropped").is_not_null())["uid"].to_list()
+    assert dropped and not set(dropped) & set(opened.table["uid"])
+    line = "dropped for its captions by the gate flags"
+    assert line in project.run("darkroom", "trace", dropped[0])
     trained = read_manifest(project.results("train") / "manifest.json")["params"]["train"]
     assert trained["caption_choice"] == {"sampled": 0.4, "short": 0.6}
     digests = [sha256_file(path) for path in parts]

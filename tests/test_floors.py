@@ -18,7 +18,7 @@ FLOORS = (
     {"exported", "kinds", "imports", "settings", "store", "lock", "precision", "differences", "apportion"},
     {"components", "download", "pinned"},
     {"families", "sources", "scorers", "captioners", "benchmarks", "trackers", "jobs"},
-    {"metrics"},
+    {"metrics", "gates"},
     {"config"},
     {"objectives", "models", "graph", "score", "filter", "recaption", "bucket", "slurm"},
     {"formats"},

@@ -6,14 +6,16 @@ from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
+import polars as pl
 import pytest
 from report_inputs import HOSTILE, make_inputs
 
 from darkroom.report.build import DatasetInputs, ReportInputs, build_report
-from darkroom.report.data import read_captions, read_funnel
+from darkroom.report.data import after_gates, read_captions, read_funnel
 from darkroom.report.plots import running_mean
 from darkroom.report.results import read_pictures, read_results
 from darkroom.report.runs import clock, read_chain, read_costs
+from darkroom.store import read_table, write_table
 from darkroom_demo.captions import long_caption, short_caption
 from darkroom_demo.judge import caption_is_right
 from darkroom_demo.scenes import Scene, Thing
@@ -163,6 +165,32 @@ def test_captions_are_counted_right_where_the_truth_is_known(inputs):
     assert any(text["right"] is False for e in found["examples"] for text in e["texts"][1:])
     unknown = read_captions(of.captions, of.tables, of.tars, None, 3)
     assert unknown["judged"] == 0 and unknown["summary"][0]["right"] is None
+
+
+def test_what_gates_did_is_told_and_who_was_dropped_is_a_step_of_the_funnel(inputs, tmp_path):
+    of = inputs.datasets[0]
+    gate = ["similarity", "flags", None, "flags", *[None] * 20]
+    told = {
+        **{f"{name}_{what}": [value] * 24 for name in ("long", "short")
+           for what, value in (("captioner", 0), ("tries", 1))},
+        "long_gate": gate, "long_tries": [3, 3, 2, 3, *[1] * 20], "long_captioner": [1, 0, 0, 0, 1, *[0] * 19],
+        "short_gate": pl.Series([None] * 24, dtype=pl.String), "dropped": gate,
+    }  # fmt: skip
+    path = tmp_path / "captions.parquet"
+    write_table(path, read_table(of.captions[0]).with_columns(**{k: pl.Series(v) for k, v in told.items()}))
+    changed = replace(inputs, datasets=[replace(of, captions=[path])])
+    text = Page(build_report(changed, tmp_path / "report.html").read_text()).text
+    plain = " ".join(text["captions"].split())
+    assert "Pictures that were dropped for their captions: flags 2, similarity 1; 21 are left." in plain
+    shown = read_captions([path], of.tables, of.tars, None, 3)["gates"]["rows"]
+    assert [[*row.values()] for row in shown] == [
+        ["Long caption", 19, 1, 1, 3, "flags 2, similarity 1"], ["Short caption", 24, 0, 0, 0, ""]
+    ]  # fmt: skip
+    assert "does not pass flags" in plain
+    assert "a caption does not pass flags" in text["data"]
+    found = after_gates(read_funnel(of.funnel), {"dropped": {"flags": 2, "similarity": 1}})
+    assert [step["removed"] for step in found["steps"][-2:]] == [2, 1]
+    assert found["kept"] == found["steps"][-1]["remaining"] == read_funnel(of.funnel)["kept"] - 3
 
 
 def test_a_caption_is_right_only_if_it_names_all_shapes_and_no_wrong_colour():

@@ -128,3 +128,8 @@ def test_a_plan_says_which_package_is_missing_and_how_it_is_installed(
         in output
     )
     assert "run `uv pip install -e '.[ocr]'`" in output and "rule score_part" not in output
+    gates = {"gates": [{"kind": "quoted_text"}]}
+    project.edit("config/datasets/demo.yaml", {"scorers": {"text_in_picture": None}, "caption_gates": gates})
+    output = project.run(*command[:-1], "recaption", check=False)
+    refused = "config/datasets/demo.yaml: caption_gates: quoted_text needs rapidocr_onnxruntime, which is not"
+    assert refused in output and "rule recaption_part" not in output

@@ -22,7 +22,7 @@ DATASET_SECTIONS = {
     "download": ("source", "rows_per_part", "download"),
     "score": ("scorers",),
     "filter": ("keep",),
-    "recaption": ("recaption", "own_captions"),
+    "recaption": ("recaption", "own_captions", "caption_gates"),
 }
 # A run on one dataset has no `datasets`.
 RUN_SECTIONS = {

@@ -16,10 +16,11 @@ with job(snakemake.log[0], snakemake.threads):
         from darkroom.recaption.stage import forget, recaption_part
 
         # No `params` of the rule: these lack what changes no caption, as how a server is asked.
-        settings = load_dataset(snakemake.wildcards.dataset, config_folder().parent).recaption
+        dataset = load_dataset(snakemake.wildcards.dataset, config_folder().parent)
         components = {name: Component(**values) for name, values in snakemake.params.components.items()}
         captions = snakemake.output.captions
-        counts = recaption_part(*tables, settings, components, captions, keep_scratch=True)
+        asked = (dataset.recaption, components, captions, dataset.caption_gates)
+        counts = recaption_part(*tables, *asked, keep_scratch=True)
     write_part_manifest(
         snakemake.output.manifest, [snakemake.output.captions], counts, snakemake.params.made_with
     )

@@ -19,7 +19,7 @@ from darkroom.components.files import component_folder
 from darkroom.components.files import fingerprint as component_digest
 from darkroom.config.run import Cache
 from darkroom.store import read_table, sha256_json
-from darkroom.store.captions import caption_column, captions_of, names_in
+from darkroom.store.captions import caption_column, captions_of, dropped_pictures, names_in
 
 FORMAT = 1
 PICTURE_COLUMNS = ["uid", "sha256", "size", "width", "height"]
@@ -44,7 +44,7 @@ class PartTables:
 
 
 def read_part(tables: PartTables) -> pl.DataFrame:
-    """The pictures of a part that have a bucket, sorted by uid, with place, crop and captions.
+    """The pictures of a part that have a bucket and no gate dropped, sorted by uid, with place, crop and captions.
 
     Raises:
         ValueError: a picture with a bucket is missing in one of the tables.
@@ -54,6 +54,7 @@ def read_part(tables: PartTables) -> pl.DataFrame:
     places = read_table(tables.download, [*PICTURE_COLUMNS, "offset"])
     captions = [caption_column(name) for name in captions_of(tables.captions)]
     texts = read_table(tables.captions, ["uid", *captions])
+    crops = crops.join(dropped_pictures(tables.captions), on="uid", how="anti").sort("uid")
     for path, other in ((tables.download, places.drop_nulls("offset")), (tables.captions, texts)):
         missing = crops.join(other, on="uid", how="anti")
         if missing.height:

@@ -20,6 +20,8 @@ from darkroom.settings.base import ADDED, Section
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Of new tries of a caption whose first is greedy.
+RETRY_TEMPERATURE = 0.7
 # Columns begin with a name, and are told apart by what follows it.
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = {"original": "the alt-text's", "null": "the empty caption's"}
@@ -49,6 +51,10 @@ class Request:
     temperature: float | None
     top_p: float
 
+    def temperature_at(self, attempt: int) -> float | None:
+        """Of a try: the first is as configured, and new ones of it must differ."""
+        return RETRY_TEMPERATURE if attempt and self.temperature == 0 else self.temperature
+
     def seed(self, uid: str, attempt: int) -> int:
         """Of sampling this caption of a picture, the same wherever it is; below 2**31, as servers take it."""
         digest = hashlib.sha256(f"{uid} {self.name} {attempt}".encode()).digest()
@@ -65,7 +71,7 @@ class CaptionerSection(Section):
         kind: str
 
     captions: dict[str, Caption] = Field(
-        min_length=1, description="what every picture gets: name of a caption -> how it is asked for"
+        {}, description="what every picture gets: name of a caption -> how it is asked for; one at least"
     )
     max_new_tokens: int = Field(96, ge=1, description="longest caption, tokens; longer is truncated")
     strip_prefixes: tuple[str, ...] = Field(

@@ -272,10 +272,10 @@ def _bodies(section: Server) -> "Mapping[str, Question]":
 def _options(section: Server, request: Request, uid: str, attempt: int) -> dict[str, Any]:
     """All of a request but its message."""
     options: dict[str, Any] = {"model": section.model, section.limit_name: request.max_new_tokens}
-    seed = section.seed
-    if seed is not None and request.temperature != 0:
+    seed, temperature = section.seed, request.temperature_at(attempt)
+    if seed is not None and temperature != 0:
         seed = (seed + request.seed(uid, attempt)) % _NUM_SEEDS
-    sampling = {"temperature": request.temperature, "seed": seed}
+    sampling = {"temperature": temperature, "seed": seed}
     options |= {name: number for name, number in sampling.items() if number is not None}
     return {**options, **({"top_p": request.top_p} if request.top_p < 1 else {})}
 

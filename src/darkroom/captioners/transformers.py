@@ -68,7 +68,7 @@ class _Loaded:
 
         request = self._requests[name]
         seeds = tuple(request.seed(uid, asked.attempt) for uid in asked.uids)
-        options = (request.max_new_tokens, request.temperature or 0.0, request.top_p)
+        options = (request.max_new_tokens, request.temperature_at(asked.attempt) or 0.0, request.top_p)
         return Decoding(self._tails[name], *options, seeds)
 
 

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from darkroom.captioners.base import CaptionerSection
-from darkroom.captioners.table import CAPTIONERS
+from darkroom.config.gates import AnyCaptioner, CaptionGates
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
 from darkroom.settings.base import ADDED, Section
 from darkroom.settings.download import Download, Manners
@@ -16,27 +15,15 @@ from darkroom.store.captions import ORIGINAL
 
 if TYPE_CHECKING:
     AnySource = SourceSection
-    AnyCaptioner = CaptionerSection
 else:
     AnySource = one_of({name: spec.section for name, spec in SOURCES.items()})
-    AnyCaptioner = one_of(
-        {name: spec.section for name, spec in CAPTIONERS.items()}, default=next(iter(CAPTIONERS))
-    )
 _SOURCE: TypeAdapter[Any] = TypeAdapter(AnySource)
-
-_CAPTIONER: TypeAdapter[Any] = TypeAdapter(AnyCaptioner)
 
 
 def parse_source(values: dict[str, Any]) -> SourceSection:
     """A source from its plain values, as its kind's class."""
     source: SourceSection = _SOURCE.validate_python(values)
     return source
-
-
-def parse_recaption(values: dict[str, Any]) -> CaptionerSection:
-    """A captioner's section from its plain values, as its kind's class."""
-    section: CaptionerSection = _CAPTIONER.validate_python(values)
-    return section
 
 
 class Dataset(Section):
@@ -67,6 +54,19 @@ class Dataset(Section):
         description="of pictures with several captions of their own, which are kept besides the first, under these"
         " names; with recaption: null",
     )
+    caption_gates: Annotated[CaptionGates | None, ADDED] = Field(
+        None, description="what the captioner's captions must be; null: anything"
+    )
+
+    @model_validator(mode="after")
+    def _captions_go_through_gates(self) -> "Dataset":
+        if self.recaption is not None and not self.recaption.captions:
+            raise ValueError(
+                "recaption.captions: is missing; name a caption, as in long: {prompt: Describe it.}"
+            )
+        if self.caption_gates is not None:
+            self.caption_gates.check(self.recaption)
+        return self
 
     @model_validator(mode="after")
     def _source_knows_of_the_captioner(self) -> "Dataset":

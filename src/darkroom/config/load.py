@@ -356,6 +356,8 @@ def _step(model: Any, key: Any) -> tuple[Any, bool]:
         return get_args(model.model_fields["root"].annotation)[1], False
     if get_origin(model) is dict:
         return get_args(model)[1], False
+    if get_origin(model) is tuple and isinstance(key, int):
+        return get_args(model)[0], False
     if isinstance(model, type) and issubclass(model, BaseModel) and key in model.model_fields:
         return _section_or_null(model.model_fields[key].annotation), False
     choices = [m for m in _members(model) if hasattr(m, "model_fields")]

@@ -1,5 +1,6 @@
 """The recaption stage: the kept pictures of one part, captioned in the order of their uids."""
 
+import copy
 import io
 import json
 import logging
@@ -8,17 +9,19 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 from PIL import Image, UnidentifiedImageError
 
-from darkroom.captioners.base import CaptionerSection, Generated, Loaded, Request, Wanted
-from darkroom.captioners.table import CAPTIONERS
+from darkroom.captioners.base import CaptionerSection, Request
+from darkroom.captioners.quality import FLAGS
 from darkroom.components.base import Component
-from darkroom.recaption.quality import FLAGS, caption_flags, strip_prefix
+from darkroom.config.gates import CaptionGates
+from darkroom.recaption.asking import Asked, Made, caption_all
+from darkroom.recaption.gated import gate_counts
 from darkroom.store import TarReader, read_table, sha256_json, write_table
-from darkroom.store.captions import ORIGINAL, caption_column
+from darkroom.store.captions import DROPPED, ORIGINAL, caption_column
 
 _MODEL = ("model", "model_path", "model_sha256", "model_revision")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -34,6 +37,7 @@ def recaption_part(
     settings: CaptionerSection,
     components: Mapping[str, Component],
     out: str | Path,
+    gates: CaptionGates | None = None,
     keep_scratch: bool = False,
 ) -> dict[str, Any]:
     """Caption the kept pictures of a part and write `out`, one row each, sorted by uid.
@@ -46,30 +50,32 @@ def recaption_part(
         tar: its pictures.
         selection: the part's table of the filter stage (uid, row, kept).
         settings: the captions with their prompts, and how they are decoded.
-        components: those that the settings name.
+        components: those that the settings and the gates name.
         out: Parquet file with the columns of `captions_schema`, and where the captions come from: model,
-            model_path, model_sha256, model_revision, NAME_prompt_sha256, decoding (JSON) and library.
+            model_path, model_sha256, model_revision, NAME_prompt_sha256, decoding (JSON) and library; of fallbacks
+            model.1 and so on, null where they were not asked.
+        gates: what the captions must be; None: anything.
         keep_scratch: leave what the captioner kept beside `out` to the caller, who calls `forget`.
 
     Returns:
-        captioned, for each caption tokens and how many texts have each flag, and the captioner's own counts.
+        captioned, for each caption tokens and how many texts have each flag, what the gates did (`gate_counts`),
+        and the captioners' own counts.
 
     Raises:
         ValueError: a picture cannot be read or captioned; names its uid. Nothing is written then.
     """
     rows, requests = _kept_rows(table, selection), settings.asked()
-    captioner = CAPTIONERS[settings.kind].load(settings, components)
     with TarReader(tar) as reader:
-        pictures = _Pictures(rows, reader, str(tar), scratch_folder(out), len(rows) * len(requests))
-        with captioner.asking(pictures) as ask:
-            answers = ask(Wanted({place: tuple(requests) for place in range(len(rows))}))
+        pictures = _Pictures(rows, reader, str(tar), scratch_folder(out))
+        asked = caption_all(pictures, settings, components, gates)
     captions = [
-        _caption_row(row, {name: answers[place, name] for name in requests}, requests)
+        _caption_row(row, {name: asked.made[place, name] for name in requests}, gates)
         for place, row in enumerate(rows)
     ]
-    made = pl.DataFrame(captions, schema=captions_schema(requests))
-    write_table(out, made.with_columns(_provenance(requests, captioner)), sort_by=None)
-    counts = {**_counts(made, requests), **captioner.counts}
+    made = pl.DataFrame(captions, schema=captions_schema(requests, has_gates=gates is not None))
+    write_table(out, made.with_columns(_provenance(requests, asked.captioners)), sort_by=None)
+    counts = {**_counts(made, requests), **(gate_counts(made, requests) if gates else {})}
+    counts |= asked.counts
     if not keep_scratch:
         forget(out, counts)
     return counts
@@ -85,7 +91,8 @@ def forget(out: str | Path, counts: Mapping[str, Any]) -> None:
 
     It stays where captions failed: made again, the part asks for these alone.
     """
-    if not counts.get("failed"):
+    of_fallbacks = [told for told in counts.values() if isinstance(told, Mapping)]
+    if not counts.get("failed") and not any(told.get("failed") for told in of_fallbacks):
         shutil.rmtree(scratch_folder(out), ignore_errors=True)
 
 
@@ -104,13 +111,22 @@ def _kept_rows(table: str | Path, selection: str | Path) -> list[_Row]:
 class _Pictures:
     """See `captioners.base.Pictures`."""
 
-    def __init__(
-        self, rows: Sequence[_Row], reader: TarReader, where: str, scratch: Path, num_captions: int
-    ) -> None:
+    def __init__(self, rows: Sequence[_Row], reader: TarReader, where: str, scratch: Path) -> None:
         self.where, self.scratch = where, scratch
         self.uids: Sequence[str] = [str(row["uid"]) for row in rows]
+        self.originals: Sequence[str] = [str(row["caption"] or "") for row in rows]
         self._rows, self._reader, self._reading = rows, reader, threading.Lock()
-        self._progress = _Progress(num_captions)
+        self._progress = _Progress()
+
+    def for_fallback(self, number: int) -> Self:
+        """The same pictures, with what a fallback keeps of them in a folder of its own."""
+        pictures = copy.copy(self)
+        pictures.scratch = self.scratch / f"fallback-{number}"
+        return pictures
+
+    def expect(self, num_captions: int) -> None:
+        """Say that so many captions more are asked for."""
+        self._progress.expect(num_captions)
 
     def jpeg(self, place: int) -> bytes:
         content = self._read(place)
@@ -149,39 +165,59 @@ class _Pictures:
         return ValueError(f"{self.where}: picture {self.uids[place]} cannot be decoded ({error})")
 
 
-def _caption_row(row: _Row, answers: Mapping[str, Generated], requests: Mapping[str, Request]) -> _Row:
+def _caption_row(row: _Row, captions: Mapping[str, Made], gates: CaptionGates | None) -> _Row:
     made: _Row = {"uid": row["uid"], "row": row["row"], caption_column(ORIGINAL): row["caption"]}
-    for name, answer in answers.items():
-        text = strip_prefix(answer.text, requests[name].strip_prefixes)
-        made[caption_column(name)] = text
-        made[f"{name}_finish_reason"] = answer.finish_reason
-        made[f"{name}_num_tokens"] = answer.num_tokens
-        made[f"{name}_flags"] = caption_flags(text, answer.finish_reason, stripped=text != answer.text)
+    for name, caption in captions.items():
+        made[caption_column(name)] = caption.text
+        made[f"{name}_finish_reason"] = caption.finish_reason
+        made[f"{name}_num_tokens"] = caption.num_tokens
+        made[f"{name}_flags"] = caption.flags
+        if gates is not None:
+            made |= {f"{name}_{what}": getattr(caption, what) for what in ("captioner", "tries", "gate")}
+    failed = [caption.gate for caption in captions.values() if caption.gate is not None]
+    if gates is not None:
+        made[DROPPED] = failed[0] if failed and gates.otherwise != "keep" else None
     return made
 
 
-def captions_schema(names: Collection[str]) -> dict[str, Any]:
+def captions_schema(names: Collection[str], has_gates: bool = False) -> dict[str, Any]:
     """Column -> type of a part, less its provenance: the captions, and of each generated one how it came out."""
     of_each = {"finish_reason": pl.String, "num_tokens": pl.Int32, "flags": pl.List(pl.String)}
+    if has_gates:
+        of_each |= {"captioner": pl.Int32, "tries": pl.Int32, "gate": pl.String}
     captions = {caption_column(name): pl.String for name in (ORIGINAL, *names)}
     about = {f"{name}_{what}": kind for name in names for what, kind in of_each.items()}
-    return {"uid": pl.String, "row": pl.Int64, **captions, **about}
+    return {
+        "uid": pl.String,
+        "row": pl.Int64,
+        **captions,
+        **about,
+        **({DROPPED: pl.String} if has_gates else {}),
+    }
 
 
-def _provenance(requests: Mapping[str, Request], captioner: Loaded) -> list[pl.Expr]:
-    by_caption = {name: _told(request) for name, request in requests.items()}
-    told = {**captioner.decoding, "captions": by_caption}
-    decoding = json.dumps(told, sort_keys=True, ensure_ascii=False)
+def _provenance(requests: Mapping[str, Request], captioners: Sequence[Asked | None]) -> list[pl.Expr]:
+    """Columns that say what wrote the captions, the first captioner's without a number."""
     asked = {f"{name}_prompt_sha256": sha256_json(request.prompt) for name, request in requests.items()}
-    values = {name: captioner.provenance[name] for name in _MODEL}
-    values |= {**asked, "decoding": decoding, "library": captioner.provenance["library"]}
+    values: dict[str, str | None] = {}
+    for number, captioner in enumerate(captioners):
+        told = dict.fromkeys((*_MODEL, "decoding", "library")) if captioner is None else _told(captioner)
+        if number == 0:
+            told = {**{name: told[name] for name in _MODEL}, **asked, **told}
+        values |= {f"{name}.{number}" if number else name: value for name, value in told.items()}
     return [pl.lit(value, dtype=pl.String).alias(name) for name, value in values.items()]
 
 
-def _told(request: Request) -> dict[str, Any]:
-    """How a caption is decoded."""
+def _told(captioner: Asked) -> dict[str, str | None]:
     options = ("max_new_tokens", "strip_prefixes", "temperature", "top_p")
-    return {option: getattr(request, option) for option in options}
+    by_caption = {
+        name: {option: getattr(request, option) for option in options}
+        for name, request in captioner.requests.items()
+    }
+    told = {**captioner.decoding, "captions": by_caption}
+    decoding = json.dumps(told, sort_keys=True, ensure_ascii=False)
+    model = {name: captioner.provenance[name] for name in _MODEL}
+    return {**model, "decoding": decoding, "library": captioner.provenance["library"]}
 
 
 def _counts(made: pl.DataFrame, names: Collection[str]) -> dict[str, int | dict[str, int]]:
@@ -196,9 +232,12 @@ def _counts(made: pl.DataFrame, names: Collection[str]) -> dict[str, int | dict[
 class _Progress:
     """A line in the log now and then: how far, how fast, how much longer."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
+    def __init__(self) -> None:
+        self._total = self._done = 0
         self._begin = self._last = time.monotonic()
+
+    def expect(self, captions: int) -> None:
+        self._total += captions
 
     def add(self, captions: int) -> None:
         self._done += captions

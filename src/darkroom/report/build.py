@@ -128,13 +128,15 @@ def _of_dataset(inputs: DatasetInputs, num_captions: int) -> dict[str, Any]:
     judge = partial(truth.judge, listed) if truth and listed else None
     told = captions and len(captions) == len(tables) == len(tars)
     funnel = _here(inputs.funnel)
+    shown = data.read_captions(captions, tables, tars, judge, num_captions) if told else None
+    steps = _maybe(data.read_funnel, funnel)
     return {
         "name": inputs.dataset,
-        "funnel": _maybe(data.read_funnel, funnel),
+        "funnel": data.after_gates(steps, shown["gates"]) if steps and shown and shown["gates"] else steps,
         "scores": scores.read_scores(inputs.scored, data.read_json(funnel))
         if inputs.scored and funnel
         else None,
-        "captions": data.read_captions(captions, tables, tars, judge, num_captions) if told else None,
+        "captions": shown,
         "right_means": truth.right_means if truth else "",
         "buckets": _maybe(data.read_buckets, _here(inputs.buckets)),
     }

@@ -1,15 +1,16 @@
 """What the report says of the data: the funnel, captions before and after, buckets."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from darkroom.recaption.gated import gate_counts
 from darkroom.report.inline import jpeg_uri
 from darkroom.store import TarReader, read_table
-from darkroom.store.captions import ORIGINAL, caption_column, names_in
+from darkroom.store.captions import DROPPED, ORIGINAL, caption_column, names_in
 
 _THUMBNAIL_PX = 192
 
@@ -107,6 +108,8 @@ def read_captions(
     )
     all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
     names = names_in(all_captions.columns)
+    has_gates = DROPPED in all_captions.columns
+    generated = [name for name in names if f"{name}_flags" in all_captions.columns]
     # The uid sorts by chance, so the first pictures are a fair sample of all.
     told = all_captions.join(stored, on=["uid", "row"]).sort("uid", "row")
     judged = judge(told) if judge else None
@@ -114,12 +117,42 @@ def read_captions(
     shown = _choose(told, names, num_examples)
     return {
         "number": told.height,
-        "generated": [_title(name) for name in names if f"{name}_flags" in told.columns],
+        "generated": [_title(name) for name in generated],
+        "gates": _gates(all_captions, generated) if has_gates else None,
         "summary": [_summary(told, name) for name in names],
         "judged": told.filter(pl.any_horizontal(_right(name).is_not_null() for name in names)).height,
         "model": told["model"][0] if "model" in told.columns and told.height else None,
         "examples": _examples(shown, names, tars),
     }
+
+
+def _gates(captions: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
+    """How captions came through the gates, for the page."""
+    counts = gate_counts(captions, names)
+    rows = []
+    for name in names:
+        passed = dict(counts["passed"][name])
+        at_once = passed.pop("at_once", 0)
+        by_fallback = sum(number for how, number in passed.items() if how.startswith("by_fallback"))
+        failed = [f"{gate} {number}" for gate, number in counts["not_passed"][name].items()]
+        retried = sum(passed.values()) - by_fallback
+        rows.append({
+            "name": _title(name), "at_once": at_once, "retried": retried, "by_fallback": by_fallback,
+            "failed": sum(counts["not_passed"][name].values()), "gates": ", ".join(failed),
+        })  # fmt: skip
+    return {"rows": rows, "kept": counts["kept"], "dropped": counts["dropped"]}
+
+
+def after_gates(funnel: dict[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
+    """The funnel of `read_funnel`, with a step more for each gate that pictures fell to for their captions."""
+    steps, remaining = list(funnel["steps"]), funnel["kept"]
+    for gate, number in gates["dropped"].items():
+        remaining -= number
+        name, share = f"a caption does not pass {gate}", remaining / max(funnel["rows"], 1)
+        steps.append(
+            {"name": name, "remaining": remaining, "share": share, "removed": number, "fails": number}
+        )
+    return {**funnel, "steps": steps, "kept": remaining}
 
 
 def _title(name: str) -> str:
@@ -169,6 +202,10 @@ def _choose(told: pl.DataFrame, names: Sequence[str], number: int) -> pl.DataFra
     return chosen.sort("uid", "row")
 
 
+def _not_passed(gate: str | None) -> list[str]:
+    return [] if gate is None else [f"does not pass {gate}"]
+
+
 def _examples(shown: pl.DataFrame, names: Sequence[str], tars: Sequence[Path]) -> list[dict[str, Any]]:
     examples = []
     for row in shown.iter_rows(named=True):
@@ -179,7 +216,9 @@ def _examples(shown: pl.DataFrame, names: Sequence[str], tars: Sequence[Path]) -
                 "name": _title(name),
                 "text": row[caption_column(name)] or "",
                 "right": row[f"{name}_right"],
-                "flags": ", ".join(row.get(f"{name}_flags") or []),
+                "flags": ", ".join(
+                    [*(row.get(f"{name}_flags") or []), *_not_passed(row.get(f"{name}_gate"))]
+                ),
             }
             for name in names
         ]

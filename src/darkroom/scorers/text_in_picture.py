@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-_OCR = Extra("ocr", "rapidocr_onnxruntime")
+OCR = Extra("ocr", "rapidocr_onnxruntime")
 _DECIMALS = 5
 _WORD = re.compile(r"\w+")
 # What agencies write over the pictures that they have not sold yet.
@@ -62,9 +62,9 @@ def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
     import polars as pl
 
     rows: list[tuple[float | int | bool | None, ...]] = [(None,) * len(SPEC.columns)] * part.rows.height
-    engine = _engine(options)
+    engine = reader(options)
     part.tell_of(
-        _OCR.module,
+        OCR.module,
         sha256=_digest(),
         pictures=f"longer side at most {options.max_side_px} px (bicubic); BGR, 0 to 255",
     )
@@ -78,8 +78,9 @@ def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
-def _engine(options: TextInPicture) -> Any:
-    _OCR.require("text_in_picture")
+def reader(options: TextInPicture) -> Any:
+    """What `read_lines` reads with. Raises ValueError where its package is not installed."""
+    OCR.require("text_in_picture")
     import logging
 
     from rapidocr_onnxruntime import RapidOCR
@@ -125,7 +126,7 @@ def read_lines(engine: Any, image: "np.ndarray") -> list[Line]:
 
     found, _ = engine(np.ascontiguousarray(image[..., ::-1]))
     lines = [Line(corners, text) for corners, text, _ in found or ()]
-    return [line for line in lines if len(_plain(line.text)) >= _MIN_LETTERS]
+    return [line for line in lines if len(plain(line.text)) >= _MIN_LETTERS]
 
 
 def area(lines: Sequence[Line], height: int, width: int) -> float:
@@ -142,11 +143,11 @@ def area(lines: Sequence[Line], height: int, width: int) -> float:
 def is_stock_mark(texts: Sequence[str]) -> bool:
     """Whether lines name a stock agency, or say one thing three times and nothing else, as marks do that cover a
     picture; marks that stand beside each other may be read as one line."""
-    lines = [_plain(text) for text in texts]
-    if any(_names(text, _plain(name)) for text in [*lines, "".join(lines)] for name in _AGENCIES):
+    lines = [plain(text) for text in texts]
+    if any(_names(text, plain(name)) for text in [*lines, "".join(lines)] for name in _AGENCIES):
         return True
     said = {thing for text in texts for thing in (text, *_WORD.findall(text))}
-    long = {_plain(thing) for thing in said if not "".join(_WORD.findall(thing)).isdecimal()}
+    long = {plain(thing) for thing in said if not "".join(_WORD.findall(thing)).isdecimal()}
     long = {thing for thing in long if len(thing) >= _MIN_REPEATED_LETTERS}
     return any(sum(_times(line, thing) for line in lines) >= _MIN_REPEATED for thing in long)
 
@@ -156,19 +157,21 @@ def _times(line: str, thing: str) -> int:
     rest = line.replace(thing, "")
     if len(rest) <= 1:
         return (len(line) - len(rest)) // len(thing)
-    return int(_is_like(line, thing))
+    return int(is_like(line, thing))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Letters and digits alone, small, and those that are read for each other made the same."""
     return "".join(_WORD.findall(text.lower().translate(_ALIKE))).replace("_", "")
 
 
 def _names(text: str, name: str) -> bool:
     starts = range(len(text) - len(name) + 1)
-    return any(_is_like(text[start : start + len(name)], name) for start in starts)
+    return any(is_like(text[start : start + len(name)], name) for start in starts)
 
 
-def _is_like(text: str, other: str) -> bool:
+def is_like(text: str, other: str) -> bool:
+    """Whether one plain text may be the other, in which one letter of a long one is read wrong."""
     wrong = sum(a != b for a, b in zip(text, other, strict=False))
     return len(text) == len(other) and wrong <= (1 if len(other) >= _MIN_LONG else 0)
 
@@ -180,6 +183,6 @@ SPEC = Scorer(
     reads="pixels",
     needs=(),
     score=score,
-    extra=_OCR,
+    extra=OCR,
     version=2,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from darkroom.store import read_manifest, sha256_file
+from darkroom.store.captions import DROPPED
 from darkroom.trace.rows import Found
 
 CACHES, RUNS, CHECKPOINTS = Path("results/caches"), Path("results/runs"), Path("checkpoints")
@@ -50,6 +51,8 @@ def stage_lines(found: Found) -> Iterator[str]:
     for name, text in captions.items():
         if name.startswith("caption_") and text:
             yield f"{name.replace('_', ', ', 1)}: {text}"
+    if captions.get(DROPPED):
+        yield f"dropped for its captions by the gate {captions[DROPPED]}"
 
 
 def cache_lines(found: Found, root: Path = Path()) -> Iterator[str]:

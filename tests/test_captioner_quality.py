@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.recaption.quality import caption_flags, copies, is_repetitive, repeated_share, strip_prefix
+from darkroom.captioners.quality import caption_flags, copies, is_repetitive, repeated_share, strip_prefix
 
 PREFIXES = ("The image shows", "The image", "This picture displays: ")
 
