@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 from cluster import Cluster, missing_programs
 from fetched import unpacked_package
 from filelock import FileLock
-from planner import Planner
+from warm import JOBS, PLANS, READ_AT_START, Warm
 
 from darkroom.config import load_project
 from darkroom.config.load import merge
@@ -78,8 +77,8 @@ class TinyProject:
     # What the command that made a finished one printed, and where.
     first_output, made_in = "", Path()
 
-    # Plans for all projects of this process.
-    planner = Planner()
+    # For all projects of this process.
+    plans, runs = Warm(*PLANS), Warm(*PLANS, *JOBS)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -140,22 +139,25 @@ class TinyProject:
         fixed |= {"SNAKEMAKE_PROFILE": "profiles/local", "NO_COLOR": "1"}
         return {**os.environ, **fixed, **self.variables}
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 1800) -> str:
-        """Output (both streams) of a command in the project."""
-        # What is loaded before a program cannot be given to one that runs.
-        if command[:2] == ("snakemake", "-n") and "LD_PRELOAD" not in self.variables:
-            with tempfile.NamedTemporaryFile() as file:
-                code = self.planner.run(command[1:], self.folder, self.environment, Path(file.name))
-                output = Path(file.name).read_text()
-        else:
-            done = subprocess.run(
-                command, cwd=self.folder, env=self.environment, timeout=timeout_s,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
-            code, output = done.returncode, done.stdout
-        if check and code:
-            raise AssertionError(f"{' '.join(command)} ended with {code}:\n{output[-6000:]}")
-        return output
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 1800, as_users_do: bool = False
+    ) -> str:
+        """Output (both streams) of a command in the project; see `warm`, which `as_users_do` does without."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment if as_users_do else self._warm(command),
+            timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+        return done.stdout
+
+    def _warm(self, command: Sequence[str]) -> dict[str, str]:
+        """The environment of a command, where that can be a fork."""
+        if tuple(command[:2]) == ("snakemake", "-n") and "LD_PRELOAD" not in self.variables:
+            return self.plans.environment(self.environment)
+        if READ_AT_START & self.variables.keys() or (self.folder / "src/sitecustomize.py").exists():
+            return self.environment
+        return self.runs.environment(self.environment)
 
     def planned(self, *arguments: str) -> set[str]:
         """The rules that `snakemake -n` would run, less the targets, which make nothing."""
@@ -185,7 +187,7 @@ def made_once(project: TinyProject, tmp_path_factory: pytest.TempPathFactory, *c
     shared = shared_folder(tmp_path_factory) / f"made-{command[-1]}"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            output, beside = project.run(*command), shared.with_suffix(".tmp")
+            output, beside = project.run(*command, as_users_do=True), shared.with_suffix(".tmp")
             shutil.copytree(project.folder, beside / "project", symlinks=True)
             (beside / "output.txt").write_text(output)
             (beside / "made-in.txt").write_text(str(project.folder))

@@ -1,0 +1,211 @@
+"""Commands in forks of a process that has imported what they import, which is most of what small ones cost.
+
+A folder of shims stands first in the PATH of a command: `snakemake`, `dvc` and, for jobs, `python SCRIPT` ask the
+process for a fork that becomes them; whatever else is asked of `python` starts as ever. Nothing of a project is
+imported before the fork, so each command runs the library of its own project. Run as a script this file is that
+process.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SOCKET = "WARM_SOCKET"
+COMMANDS = {"snakemake": "snakemake.cli", "dvc": "dvc.cli"}
+# What is imported by whom, less what has threads of its own after it was imported (polars), and less
+# `snakemake.cli`: that imports the project's plugins, which import its library.
+PLANS = (
+    *("snakemake.persistence", "snakemake_executor_plugin_slurm", "smart_open", "nbformat", "jinja2"),
+    "requests",
+)
+JOBS = (
+    *("torch", "torchvision", "diffusers.models.modeling_utils", "diffusers.pipelines.pipeline_utils"),
+    *("diffusers.models.autoencoders.autoencoder_kl", "transformers.modeling_utils", "scipy.special"),
+    *(
+        "transformers.models.auto",
+        "transformers.models.t5.modeling_t5",
+        "transformers.models.clip.modeling_clip",
+    ),
+    *("transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava"),
+    *("dvc.repo", "dvc.commands.commit", "safetensors.torch", "PIL.Image", "pydantic", "snakemake.script"),
+)
+# A variable that Python or a library reads when it starts: a fork has read it already.
+READ_AT_START = {"PATH", "PYTHONPATH", "LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"}
+
+# Started by each command in place of Python, with nothing imported that it does not need.
+_SHIM = f"""#!{sys.executable} -IS
+import os, sys
+name = os.path.basename(sys.argv[0])
+if name == "python" and not (len(sys.argv) > 1 and sys.argv[1].endswith(".py")):
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+import json, signal, socket
+asked = dict(name=name, arguments=sys.argv[1:], folder=os.getcwd())
+asked |= dict(environment=dict(os.environ), umask=os.umask(0))
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(os.environ[{SOCKET!r}])
+socket.send_fds(connection, [b"x"], [0, 1, 2])
+body = json.dumps(asked).encode()
+connection.sendall(len(body).to_bytes(8, "big") + body)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+answer = connection.recv(1)
+code = int.from_bytes(answer, "big", signed=True) if answer else 70
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+class Warm:
+    """The process, started by the first command; it ends with the one that started it."""
+
+    def __init__(self, *modules: str) -> None:
+        self._modules, self._server, self._folder = modules, None, Path()
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """That of a command, for which the shims stand first in its PATH."""
+        if self._server is None:
+            self._start()
+        path = f"{self._folder}{os.pathsep}{environment['PATH']}"
+        return {**environment, "PATH": path, SOCKET: str(self._folder / "socket")}
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="warm-"))
+        atexit.register(lambda: [path.unlink(missing_ok=True) for path in self._folder.iterdir()])
+        for name in ("python", *COMMANDS):
+            (self._folder / name).write_text(_SHIM)
+            (self._folder / name).chmod(0o755)
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # No threads of the maths libraries' to fork beside; a job sets its own number.
+        own |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        # As jobs have it before they import.
+        own |= {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+        own |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._server: Any = subprocess.Popen(
+            [sys.executable, __file__, str(self._folder / "socket"), *self._modules],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=own,
+        )  # fmt: skip
+        assert self._server.stdout.readline() == b"ready\n", "the process that has imported everything ended"
+
+
+def serve(path: str, modules: Sequence[str]) -> None:
+    """Fork for each connection, until the process that started this one ends."""
+    for name in modules:
+        importlib.import_module(name)
+    mine = [name for name in sys.modules if name.startswith(("darkroom", "snakemake_logger_plugin_darkroom"))]
+    assert not mine, f"imported of a project before the fork: {mine}"
+    threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    # A fork has one thread. pyarrow's allocator knows that.
+    assert threads <= {"python", "jemalloc_bg_thd"}, threads
+    gc.collect()
+    gc.freeze()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who watch over commands are nobody's to wait for
+    os.write(1, b"ready\n")
+    while listener in select.select([listener, 0], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            watch(connection)
+        connection.close()
+
+
+def watch(connection: socket.socket) -> None:
+    """Fork the command, hand signals on to it, and answer with its exit code; it dies with who asked."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    size = int.from_bytes(_receive(connection, 8), "big")
+    asked = json.loads(_receive(connection, size))
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        become(asked, streams)
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(child)
+    while True:
+        ready, _, _ = select.select([connection, ended], [], [])
+        if ended in ready:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            with contextlib.suppress(OSError):
+                connection.sendall((code if code < 128 else code - 256).to_bytes(1, "big", signed=True))
+            os._exit(0)
+        numbers = connection.recv(16)
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(child, number)
+        if not numbers:
+            os._exit(0)
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    body = b""
+    while len(body) < size and (more := connection.recv(size - len(body))):
+        body += more
+    return body
+
+
+def become(asked: dict[str, Any], streams: Sequence[int]) -> None:
+    """In the fork: be the command, and end with it."""
+    code = 1
+    # What the process registered is its own; what the command does, is done as at its end.
+    atexit._clear()
+    try:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.chdir(asked["folder"])
+        os.umask(asked["umask"])
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        code = _run(asked["name"], asked["arguments"])
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            file.flush()
+    os._exit(code & 0xFF)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    try:
+        if name in COMMANDS:
+            sys.path[:1], sys.argv = searched, [str(Path(sys.executable).parent / name), *arguments]
+            # What Snakemake starts scripts with.
+            sys.executable = str(Path(os.environ[SOCKET]).parent / "python")
+            end = importlib.import_module(COMMANDS[name]).main()
+        else:
+            script = Path(arguments[0])
+            sys.path[:1], sys.argv = [str(script.resolve().parent), *searched], list(arguments)
+            main = types.ModuleType("__main__")
+            main.__file__, main.__builtins__ = str(script), __builtins__  # type: ignore[attr-defined]
+            sys.modules["__main__"] = main
+            exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
+            end = 0
+    except SystemExit as exit_:
+        end = exit_.code
+        if isinstance(end, str):
+            print(end, file=sys.stderr)
+    return end if isinstance(end, int) else int(end is not None)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2:])
