@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from cluster import Cluster, missing_programs
 from fetched import unpacked_package
 from filelock import FileLock
-from warm import JOBS, PLANS, READ_AT_START, Warm
+from warm import READ_AT_START
 
 from darkroom.config import load_project
 from darkroom.config.load import merge
@@ -76,9 +77,6 @@ class TinyProject:
 
     # What the command that made a finished one printed, and where.
     first_output, made_in = "", Path()
-
-    # For all projects of this process.
-    plans, runs = Warm(*PLANS), Warm(*PLANS, *JOBS)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,10 +152,10 @@ class TinyProject:
     def _warm(self, command: Sequence[str]) -> dict[str, str]:
         """The environment of a command, where that can be a fork."""
         if tuple(command[:2]) == ("snakemake", "-n") and "LD_PRELOAD" not in self.variables:
-            return self.plans.environment(self.environment)
+            return warm.plans.environment(self.environment)
         if READ_AT_START & self.variables.keys() or (self.folder / "src/sitecustomize.py").exists():
             return self.environment
-        return self.runs.environment(self.environment)
+        return warm.jobs.environment(self.environment)
 
     def planned(self, *arguments: str) -> set[str]:
         """The rules that `snakemake -n` would run, less the targets, which make nothing."""

@@ -3,8 +3,9 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
+
+import warm
 
 
 def free_port():
@@ -25,11 +26,12 @@ class Processes:
 
     def __init__(self, folder, file, arguments, environments):
         self._logs = [Path(folder) / f"rank-{i}.log" for i in range(len(environments))]
-        command = [sys.executable, str(file), *map(str, arguments)]
+        command = ["python", str(file), *map(str, arguments)]
         self.processes = []
         for env, log in zip(environments, self._logs, strict=True):
             with open(log, "w") as out:
-                self.processes.append(subprocess.Popen(command, env=env, stdout=out, stderr=out))
+                known = warm.jobs.environment(env)
+                self.processes.append(subprocess.Popen(command, env=known, stdout=out, stderr=out))
 
     def wait(self, timeout_s=120):
         """(exit code, output) of each; none is left behind, and one that does not end fails the test."""

@@ -1,9 +1,9 @@
 """Commands in forks of a process that has imported what they import, which is most of what small ones cost.
 
-A folder of shims stands first in the PATH of a command: `snakemake`, `dvc` and, for jobs, `python SCRIPT` ask the
-process for a fork that becomes them; whatever else is asked of `python` starts as ever. Nothing of a project is
-imported before the fork, so each command runs the library of its own project. Run as a script this file is that
-process.
+A folder of shims stands first in the PATH of a command: `snakemake`, `dvc`, `python SCRIPT` and `python -c CODE`
+ask the process for a fork that becomes them; whatever else is asked of `python` starts as ever. Nothing of a
+project is imported before the fork, so each command runs the library of its own project. Run as a script this file
+is that process.
 """
 
 import atexit
@@ -50,7 +50,7 @@ READ_AT_START = {"PATH", "PYTHONPATH", "LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "ATEN
 _SHIM = f"""#!{sys.executable} -IS
 import os, sys
 name = os.path.basename(sys.argv[0])
-if name == "python" and not (len(sys.argv) > 1 and sys.argv[1].endswith(".py")):
+if name == "python" and not (len(sys.argv) > 1 and (sys.argv[1] == "-c" or sys.argv[1].endswith(".py"))):
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 import json, signal, socket
 asked = dict(name=name, arguments=sys.argv[1:], folder=os.getcwd())
@@ -65,7 +65,8 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 answer = connection.recv(1)
 code = int.from_bytes(answer, "big", signed=True) if answer else 70
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
@@ -193,12 +194,7 @@ def _run(name: str, arguments: list[str]) -> int:
             sys.executable = str(Path(os.environ[SOCKET]).parent / "python")
             end = importlib.import_module(COMMANDS[name]).main()
         else:
-            script = Path(arguments[0])
-            sys.path[:1], sys.argv = [str(script.resolve().parent), *searched], list(arguments)
-            main = types.ModuleType("__main__")
-            main.__file__, main.__builtins__ = str(script), __builtins__  # type: ignore[attr-defined]
-            sys.modules["__main__"] = main
-            exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
+            _run_code(arguments, searched)
             end = 0
     except SystemExit as exit_:
         end = exit_.code
@@ -206,6 +202,22 @@ def _run(name: str, arguments: list[str]) -> int:
             print(end, file=sys.stderr)
     return end if isinstance(end, int) else int(end is not None)
 
+
+def _run_code(arguments: list[str], searched: list[str]) -> None:
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
+    if arguments[0] == "-c":
+        sys.path[:1], sys.argv = ["", *searched], ["-c", *arguments[2:]]
+        code, where = arguments[1].encode(), "<string>"
+    else:
+        script = Path(arguments[0])
+        sys.path[:1], sys.argv = [str(script.resolve().parent), *searched], list(arguments)
+        code, where = script.read_bytes(), str(script)
+        main.__file__ = where
+    exec(compile(code, where, "exec"), main.__dict__)
+
+
+# Of this process of tests; each starts when it is first used.
+plans, jobs = Warm(*PLANS), Warm(*PLANS, *JOBS)
 
 if __name__ == "__main__":
     serve(sys.argv[1], sys.argv[2:])
