@@ -3,10 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from doc_pages import DOCS, ROOT, rows_after
 from PIL import Image
 
@@ -17,8 +17,8 @@ def run(name: str, out: Path, **options: int) -> str:
     arguments = [
         text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))
     ]
-    command = [sys.executable, f"experiments/{name}.py", "--out", str(out), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = ["python", f"experiments/{name}.py", "--out", str(out), *arguments]
+    environment = warm.jobs.environment({**os.environ, "OMP_NUM_THREADS": "1"})
     return subprocess.run(
         command, cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True
     ).stdout
