@@ -21,6 +21,17 @@ PINNED = {
         *("xxhash==3.8.2", "zstd==1.5.7.2"),
     ),
     "clean-fid": ("clean-fid==0.1.35",),
+    "data-juicer": (
+        "py-data-juicer==1.6.1",
+        *(
+            "beautifulsoup4==4.15.0",
+            "emoji==2.16.0",
+            "jsonargparse==4.53.0",
+            "loguru==0.7.3",
+            "soupsieve==2.10",
+        ),
+        *("tomli==2.5.0", "typeshed-client==2.15.0", "wget==3.2", "zstandard==0.25.0"),
+    ),
 }
 
 

@@ -21,6 +21,7 @@ ROWS = (
     ("latents.py", 5),
     ("loader.py", 5),
     ("score_select_bucket.py", 5),
+    ("scoring.py", 3),
     ("funnel.py", 5),
     ("pictures.py", 5),
     ("frechet.py", 2),

@@ -54,6 +54,14 @@ def test_it_scores_as_transformers_own_processor_and_model_do(saved: Path) -> No
     torch.testing.assert_close(scorer.encode_images(list(noise)), unit(images, dim=-1), atol=1e-4, rtol=0)
 
 
+def test_texts_that_are_padded_to_the_longest_of_them_are_as_those_padded_to_the_context(saved: Path) -> None:
+    clip = load_clip(Component(kind="clip", path=str(saved)))
+    texts = ["a red circle", "two blue squares on a plain grey ground", "!", "a " * 200]
+    for some in (texts[:3], texts, texts[2:3]):
+        whole, short = clip.encode_texts(some), clip.encode_texts(some, pad_whole=False)
+        assert torch.allclose(whole, short, atol=1e-5)
+
+
 def test_files_of_transformers_4_load_as_well(saved: Path, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(saved, older)

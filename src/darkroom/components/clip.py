@@ -34,17 +34,19 @@ class Towers(Protocol):
         model: of clip-anytorch's class or of transformers'.
         image_size: side of the pictures that it takes, pixels.
         context_length: tokens of a text, padding included.
+        takes_shorter: whether texts may come with less padding, which changes nothing but the order of sums.
     """
 
     model: Any
     image_size: int
     context_length: int
+    takes_shorter: bool
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pictures (B, 3, size, size) -> (B, dimensions)."""
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, context_length), zeros after the end -> (B, dimensions)."""
+        """Tokens (B, context_length) or fewer, zeros after the end -> (B, dimensions)."""
 
 
 class ClipScorer:
@@ -114,12 +116,17 @@ class ClipScorer:
         return (images.float() / 255 - self.mean) / self.std
 
     @torch.no_grad()
-    def encode_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        """L2-normalised float32 embeddings (B, embed_dim); texts longer than the context are cut."""
+    def encode_texts(self, texts: list[str], batch_size: int = 256, pad_whole: bool = True) -> Tensor:
+        """L2-normalised float32 embeddings (B, embed_dim); texts longer than the context are cut.
+
+        They are padded to the context, or without `pad_whole`, if the encoder takes that, to the longest of them.
+        """
         context = self.towers.context_length
-        tokens = torch.zeros(len(texts), context, dtype=torch.long)
-        for k, row in enumerate(self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]):
-            row = row if len(row) <= context else [*row[: context - 1], row[-1]]
+        rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        rows = [row if len(row) <= context else [*row[: context - 1], row[-1]] for row in rows]
+        is_whole = pad_whole or not self.towers.takes_shorter
+        tokens = torch.zeros(len(texts), context if is_whole else max(map(len, rows)), dtype=torch.long)
+        for k, row in enumerate(rows):
             tokens[k, : len(row)] = torch.tensor(row)
         encoded = [
             self.towers.encode_text(chunk.to(self.device)).float() for chunk in tokens.split(batch_size)
@@ -150,6 +157,8 @@ def load_clip(component: Component) -> ClipScorer:
 class _OpenAI:
     """Of clip-anytorch's model class."""
 
+    takes_shorter = False
+
     def __init__(self, model: Any) -> None:
         self.model = model
         self.image_size: int = model.visual.input_resolution
@@ -159,6 +168,8 @@ class _OpenAI:
 
 class _Transformers:
     """Of transformers' CLIPModel."""
+
+    takes_shorter = True
 
     def __init__(self, model: Any) -> None:
         self.model = model

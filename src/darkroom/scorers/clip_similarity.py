@@ -28,7 +28,7 @@ def score(options: ClipSimilarity, part: Part) -> "pl.DataFrame":
     found: list[float | None] = [None] * len(captions)
     clip = load(options, part)
     for places, images in embedded(options, part, clip, lambda place: bool(captions[place])):
-        texts = clip.encode_texts([captions[place] for place in places])
+        texts = clip.encode_texts([captions[place] for place in places], pad_whole=False)
         for place, cosine in zip(places, (images * texts).sum(dim=1).tolist(), strict=True):
             found[place] = round(cosine, _DECIMALS)
     return pl.DataFrame({"clip_similarity": found}, schema={"clip_similarity": pl.Float32})
@@ -41,5 +41,5 @@ SPEC = Scorer(
     reads="pixels",
     needs=("caption",),
     score=score,
-    version=2,
+    version=3,
 )
