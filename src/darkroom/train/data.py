@@ -146,9 +146,8 @@ class LatentCache:
         assert tags is None, "the configuration asks for cache.online"
         captions = caption_grid(captions, len(places), self.num_encoders)
         latents = np.empty((len(places), *self.latent_shape(bucket)), self._text[0][0][NULL_CAPTION].dtype)
-        for shard in np.unique(shards):
-            chosen = np.flatnonzero(shards == shard)
-            latents[chosen] = self._latents[shard][bucket][found.index[places[chosen]]]
+        for sample, (shard, index) in enumerate(zip(shards, found.index[places], strict=True)):
+            latents[sample] = self._latents[shard][bucket][index]
         read = [self._read(found, places, captions[:, e], e) for e in range(self.num_encoders)]
         masks = tuple(None if bool(mask.all()) else torch.from_numpy(mask) for _, mask, _ in read)
         sizes = None if found.time_ids is None else torch.from_numpy(found.time_ids[places])
@@ -171,17 +170,17 @@ class LatentCache:
         mask = np.arange(longest) < lengths[:, None]
         null_text = self._text[0][encoder][NULL_CAPTION]
         null_pooled = self._pooled[0][encoder][NULL_CAPTION]
-        text = np.zeros((num, longest, null_text.shape[1]), null_text.dtype)
+        text = np.empty((num, longest, null_text.shape[1]), null_text.dtype)
         pooled = np.empty((num, null_pooled.shape[1]), null_pooled.dtype)
-        for shard in np.unique(shards):
-            chosen = np.flatnonzero(shards == shard)
-            for caption in np.unique(captions[chosen]):
-                rows = chosen[captions[chosen] == caption]
-                at, token = np.nonzero(mask[rows])
-                text[rows[at], token] = self._text[shard][encoder][caption][offsets[rows][at] + token]
-                if pooled.shape[1]:
-                    source = 0 if caption == NULL_CAPTION else found.row[places[rows]]
-                    pooled[rows] = self._pooled[shard][encoder][caption][source]
+        rows = np.where(is_null, 0, found.row[places])
+        # A copy of a slice a sample: each is one run of bytes.
+        for sample, (shard, caption, offset, length, row) in enumerate(
+            zip(*(column.tolist() for column in (shards, captions, offsets, lengths, rows)), strict=True)
+        ):
+            text[sample, :length] = self._text[shard][encoder][caption][offset : offset + length]
+            text[sample, length:] = 0
+            if pooled.shape[1]:
+                pooled[sample] = self._pooled[shard][encoder][caption][row]
         return text, mask, pooled
 
     def _tensor(self, array: Array) -> torch.Tensor:
