@@ -17,7 +17,7 @@ import yaml
 from conftest import TinyProject
 from doc_pages import DOCS, INDEXED, PAGES, ROOT, blocks, commands
 
-from darkroom.config import load_project, reference
+from darkroom.config import load_dataset, load_project, reference
 from darkroom.config.load import merge
 from darkroom.stages import STAGES
 
@@ -303,6 +303,8 @@ def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dic
         *("own-prompts", "no-kernel", "three-captions", "tagged"),
     }
     assert load_project("longer", tmp_path).cache == load_project("demo", tmp_path).cache
+    datasets = [name for name in example_files if name.startswith("config/datasets/") and "NAME" not in name]
+    assert all(load_dataset(Path(name).stem, tmp_path) for name in datasets) and len(datasets) >= 4
 
 
 @pytest.mark.slow

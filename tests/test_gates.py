@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from darkroom.components.base import Component
 from darkroom.config import ConfigError
 from darkroom.config.load import load_dataset
-from darkroom.gates.alt_text import overlap
-from darkroom.gates.base import Candidate
+from darkroom.gates.alt_text import AltText, overlap
+from darkroom.gates.base import Candidate, Gate
 from darkroom.gates.quoted_text import quoted_words, share_read
 from darkroom.gates.table import GATES
 from darkroom_demo.captions import long_caption
@@ -104,6 +104,11 @@ def test_the_overlap_is_a_share_and_is_whole_for_the_alt_text_itself(caption: st
     share = overlap(caption, original)
     assert share is None or 0 <= share <= 1
     assert overlap(f"{caption} {original}", original) in (None, 1.0)
+
+
+def test_a_section_whose_kind_is_not_its_specs_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"AltText.kind should be Literal\['other'\], as its spec is named"):
+        Gate("other", AltText, lambda section, components: lambda captions: [True] * len(captions))
 
 
 FLAGS = {"kind": "flags", "none_of": ["truncated"]}
