@@ -1,5 +1,6 @@
 """Scores on a page: how they are spread, where the thresholds lie, the pictures nearest to these, and clusters."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -161,15 +162,21 @@ def _shots(scored: ScoredPictures, rows: pl.DataFrame, column: str) -> list[dict
     ]
 
 
-def _around(low: float, high: float, values: np.ndarray, bounds: list[float]) -> tuple[float, float]:
-    """The ends of an axis with `low`, `high` and the thresholds on it, and with room beyond a threshold at its end
-    where values lie there."""
+def _axis(values: np.ndarray, bounds: list[float]) -> tuple[float, float, int]:
+    """(begin, end, number of bars) of an axis with most values and the thresholds on it, with room beyond a
+    threshold at its end where values lie there; no bar lies on both sides of the first threshold."""
+    low, high = np.quantile(values, [_CLIPPED, 1 - _CLIPPED]).tolist()
     low, high = min([low, *bounds]), max([high, *bounds])
     if low == high:
-        return low - 0.5, high + 0.5
+        return low - 0.5, high + 0.5, _NUM_BINS
+    if not bounds:
+        return low, high, _NUM_BINS
     room = _ROOM * (high - low)
-    is_beyond = low in bounds and (values < low).any(), high in bounds and (values > high).any()
-    return low - room * is_beyond[0], high + room * is_beyond[1]
+    low -= room * (low in bounds and (values < low).any())
+    high += room * (high in bounds and (values > high).any())
+    wide = (high - low) / _NUM_BINS
+    low = bounds[0] - wide * math.ceil((bounds[0] - low) / wide)
+    return low, low + wide * (_NUM_BINS + 1), _NUM_BINS + 1
 
 
 def _histogram(values: pl.Series, keep: list[Criterion]) -> dict[str, Any]:
@@ -179,15 +186,14 @@ def _histogram(values: pl.Series, keep: list[Criterion]) -> dict[str, Any]:
     """
     numbers = values.cast(pl.Float64).to_numpy()
     bounds = [(float(b), of) for of in keep for b in (of.min, of.max) if b is not None]
-    low, high = np.quantile(numbers, [_CLIPPED, 1 - _CLIPPED]).tolist()
-    low, high = _around(low, high, numbers, [bound for bound, _ in bounds])
+    low, high, num_bins = _axis(numbers, [bound for bound, _ in bounds])
     is_dropped = np.zeros(len(numbers), dtype=bool)
     for of in keep:
         wrong = pl.DataFrame({of.column: values}).select(fails(of)).to_series().fill_null(False)
         is_dropped |= wrong.to_numpy()
     clipped = np.clip(numbers, low, high)
-    dropped, begins = np.histogram(clipped[is_dropped], _NUM_BINS, (low, high))
-    kept, _ = np.histogram(clipped[~is_dropped], _NUM_BINS, (low, high))
+    dropped, begins = np.histogram(clipped[is_dropped], num_bins, (low, high))
+    kept, _ = np.histogram(clipped[~is_dropped], num_bins, (low, high))
     most = int((dropped + kept).max())
 
     def x(value: float) -> float:
