@@ -64,6 +64,7 @@ def test_a_round_fetches_what_failed_and_makes_nothing_again(
         changed = {"source": source, "download": download, "keep": keep, "rows_per_part": 10}
         changed |= {"manners": manners}
         project.write("config/datasets/demo.yaml", {**dataset, **changed, "recaption": None})
+        project.edit("config/runs/demo.yaml", {"train": {"caption_choice": None}})
         (project.folder / "list.csv").write_text(listed(server.server_port, 38))
         project.run("snakemake", "bucket", "recaption", "--quiet", "all")
         stages = ("download", "score", "filter", "recaption", "bucket")

@@ -45,7 +45,8 @@ def test_of_a_source_that_grows_nothing_is_made_again_of_the_parts_that_were_ful
         add(f"{number}", 20 * number)
     dataset = project.read("config/datasets/demo.yaml")
     source = {"kind": "pictures", "folder": "pictures"}
-    values = {"source": source, "keep": [{"column": "duplicate", "equals": False}], "rows_per_part": 2}
+    keep = [{"column": "duplicate", "equals": False}]
+    values = {"source": source, "scorers": {"size": {}, "duplicate": {}}, "keep": keep, "rows_per_part": 2}
     project.write("config/datasets/demo.yaml", {**dataset, **values})
     project.run("snakemake", "bucket", "--quiet", "all")
     assert parts(project) == only()
