@@ -173,7 +173,7 @@ def write_settings(folder: Path) -> None:
     train = stage_settings(of, "train")
     train["train"] |= {
         "num_steps": 1, "global_batch_size": 4, "microbatch_size": 4, "num_warmup_steps": 0,
-        "sample_prompts": (), "num_threads": 1,
+        "sample_prompts": (), "num_threads": 1, "caption_choice": None,
     }  # fmt: skip
     (folder / "train.json").write_text(json.dumps(train))
     vae, text = (of.components[name].model_dump(mode="json") for name in ("demo-vae", "demo-text"))
