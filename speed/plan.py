@@ -65,6 +65,7 @@ def write_runs(folder: Path, rows_per_part: int) -> list[str]:
     """Write the dataset, and runs of it that train with other seeds; the names of these."""
     dataset = yaml.safe_load((ROOT / "config/datasets/demo.yaml").read_text())
     del dataset["keep"]  # names columns that this list has not
+    del dataset["scorers"]  # one job a part, not one a part and scorer
     dataset |= {"source": {"kind": "list", "path": "list.parquet"}, "rows_per_part": rows_per_part}
     (folder / "config/datasets/big.yaml").write_text(yaml.safe_dump(dataset))
     names = [f"big-{number}" for number in range(NUM_RUNS)]

@@ -81,3 +81,9 @@ def test_the_page_keeps_lost_rows_and_what_was_left_out() -> None:
     assert "|  | lost | 0.50 x | 0.60 x | 2 x | missed |" in text
     assert "| not measured: absent==1 cannot be installed (no network) |" in text
     assert "1 of 3 goals met." in text
+
+
+def test_the_page_has_every_row() -> None:
+    text = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    assert all(f"](../speed/{script}): " in text for script, _ in table.ROWS), "run: make speed"
+    assert " goals met." in text
