@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 ROWS_A_PART, ROWS_A_SHARD = 500_000, 10_000
 PEERS_SHARE = 20
 NUM_RUNS, LIMIT_RATIO = 10, 2.0
+SETTLED_S = 5
 SIZES = {"smallest": 1_000_000, "small": 100_000_000, "large": 100_000_000}
 LARGEST = {"smallest": 0, "small": 0, "large": 1_000_000_000}
 
@@ -53,6 +54,8 @@ def write_list(folder: Path, num_rows: int) -> None:
     with pq.ParquetWriter(folder / "list.parquet", rows.schema) as writer:
         for _ in range(num_rows // len(rows)):
             writer.write_table(rows)
+    # What is listed within the resolution of a file's time is listed again by the next plan.
+    time.sleep(SETTLED_S)
 
 
 def processor_s() -> float:

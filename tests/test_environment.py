@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,11 @@ def test_commands_refuse_to_judge_a_clone_by_another_clones_code(clone: Path) ->
     done = without_activation(clone, "-m", "darkroom.cli", "verify", "demo")
     assert done.returncode == 2
     assert f"this is the project {clone}, but {sys.executable} runs the library of {ROOT}" in done.stdout
+
+
+def test_the_version_is_told_with_whose_library_it_is(clone: Path) -> None:
+    done = without_activation(clone, "-m", "darkroom.cli", "--version")
+    assert done.stdout == f"darkroom {version('darkroom')}, {ROOT / 'src/darkroom'}\n"
 
 
 def test_an_environment_that_was_set_up_before_the_projects_entry_points_is_refused(clone: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,21 @@ for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"darkroom {version('darkroom')}, {Path(__file__).parent}")
+        raise typer.Exit
+
+
 @app.callback()
-def refuse_another_projects_library() -> None:
+def refuse_another_projects_library(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="say which darkroom this is, and where"
+        ),
+    ] = False,
+) -> None:
     """A clone that is used with another's environment would otherwise be checked by the other's code."""
     here, used = Path("src/darkroom").resolve(), Path(__file__).parent.resolve()
     if (here / "__init__.py").is_file() and here != used:
