@@ -21,7 +21,7 @@ from darkroom.metrics.intervals import bootstrap, bounds
 from darkroom.models.denoiser import Denoiser
 from darkroom.sample.model import SampleModel
 from darkroom.sample.options import DrawOptions
-from darkroom.store.captions import ORIGINAL
+from darkroom.settings.captions import ORIGINAL
 from darkroom.train.data import NULL_CAPTION, Samples
 from darkroom.train.plan import Shape, UInts
 from darkroom.train.tags import ShownTags

@@ -63,8 +63,8 @@ def write_cache(folder: Path, sizes: Sizes) -> tuple[list[tuple[Path, Path]], Pa
     import polars as pl
     import torch
 
+    from darkroom.settings.captions import ORIGINAL
     from darkroom.store import sample_uid, write_table
-    from darkroom.store.captions import ORIGINAL
     from darkroom.store.latents import table_columns, table_digest, write_shard
 
     def tensor(parts: list[np.ndarray]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import darkroom_demo
-from darkroom.captioners.llava import Llava
+from darkroom.captioners.llava import Decoding, Llava
 from darkroom.components.base import Component
 from darkroom.metrics.geometry import relations
 from darkroom.store import sha256_folder
@@ -64,7 +64,7 @@ def described(captioner):
 
 def caption(captioner, pictures):
     head, tails = captioner.requests([LONG_PROMPTS[0], SHORT_PROMPTS[0]])
-    answers = captioner.generate(captioner.prepare(pictures, head), tails, 48)
+    answers = captioner.generate(captioner.prepare(pictures, head), [Decoding(tail, 48) for tail in tails])
     return [[answer.text for answer in kind] for kind in answers]
 
 

@@ -7,11 +7,11 @@ from pydantic import Field, TypeAdapter, model_validator
 from darkroom.config.gates import AnyCaptioner, CaptionGates
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
 from darkroom.settings.base import ADDED, Section
+from darkroom.settings.captions import ORIGINAL
 from darkroom.settings.download import Download, Manners
 from darkroom.settings.unions import one_of
 from darkroom.sources.base import SourceSection
 from darkroom.sources.table import SOURCES
-from darkroom.store.captions import ORIGINAL
 
 if TYPE_CHECKING:
     AnySource = SourceSection

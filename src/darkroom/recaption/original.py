@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from darkroom.settings.captions import ORIGINAL
 from darkroom.store import read_table, write_table
-from darkroom.store.captions import ORIGINAL, caption_column
+from darkroom.store.captions import caption_column
 
 
 def keep_captions(

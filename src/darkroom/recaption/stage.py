@@ -20,8 +20,9 @@ from darkroom.components.base import Component
 from darkroom.config.gates import CaptionGates
 from darkroom.recaption.asking import Asked, Made, caption_all
 from darkroom.recaption.gated import gate_counts
+from darkroom.settings.captions import ORIGINAL
 from darkroom.store import TarReader, read_table, sha256_json, write_table
-from darkroom.store.captions import DROPPED, ORIGINAL, caption_column
+from darkroom.store.captions import DROPPED, caption_column
 
 _MODEL = ("model", "model_path", "model_sha256", "model_revision")
 _SECONDS_BETWEEN_LINES = 10.0

@@ -9,8 +9,9 @@ import polars as pl
 
 from darkroom.recaption.gated import gate_counts
 from darkroom.report.inline import jpeg_uri
+from darkroom.settings.captions import ORIGINAL
 from darkroom.store import TarReader, read_table
-from darkroom.store.captions import DROPPED, ORIGINAL, caption_column, names_in
+from darkroom.store.captions import DROPPED, caption_column, names_in
 
 _THUMBNAIL_PX = 192
 

@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 
 from darkroom.store.tables import read_table
 
-# The alt-text, which every picture has beside the captions that were generated.
-ORIGINAL = "original"
 # The gate that a picture fell to for its captions; a column where there are gates.
 DROPPED = "dropped"
 _PREFIX = "caption_"

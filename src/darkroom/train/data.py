@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from darkroom.families.conditioning import Conditioning
-from darkroom.store.captions import ORIGINAL
+from darkroom.settings.captions import ORIGINAL
 from darkroom.store.latents import LatentShard, of_encoder
 from darkroom.train.plan import Shape, UInts, parse_uids
 from darkroom.train.tags import ShownTags
