@@ -1,6 +1,5 @@
 """Reading the configuration: YAML files that extend each other, checked before any job starts."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -13,8 +12,10 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, RootModel, ValidationError
 
 from darkroom.components.base import Component, Components, Named, named_components
+from darkroom.config.captions import caption_problems
 from darkroom.config.dataset import Dataset
 from darkroom.config.model import DEFAULT_FAMILY
+from darkroom.config.names import nearest
 from darkroom.config.phases import check_phase
 from darkroom.config.retries import Retries, retries_path
 from darkroom.config.run import Run
@@ -132,8 +133,8 @@ def load_project(name: str, root: str | Path = ".", config: str | Path | None = 
         _check_priors(run, of, dataset, layers)
     if run.train.initial_run is not None:
         _check_phases(name, run, folder / "runs", layers)
-    _check_captions(run, datasets, layers)
-    _check_tags(run, datasets, layers)
+    for key, problem in caption_problems(run, datasets):
+        raise ConfigError(f"{_file_of(key.split('.'), layers)}: {problem}")
     rounds = {of: _read_rounds(folder, of) for of in datasets}
     return Project(name, run, datasets, components, rounds)
 
@@ -156,35 +157,6 @@ def _check_priors(run: Run, name: str, dataset: Dataset, layers: list[Layer]) ->
             f"{where}: the dataset {name} has no class pictures; give its source class_folder and"
             " class_prompt, or leave this out"
         )
-
-
-def _check_captions(run: Run, datasets: Mapping[str, Dataset], layers: list[Layer]) -> None:
-    """Every dataset has the captions that are shown."""
-    where = f"{_file_of(['train', 'caption_choice'], layers)}: train.caption_choice"
-    choice = run.train.caption_choice
-    if choice is None and len({dataset.caption_names for dataset in datasets.values()}) > 1:
-        told = "; ".join(f"{name}: {', '.join(of.caption_names)}" for name, of in datasets.items())
-        raise ConfigError(f"{where}: is missing, and the datasets have other captions each ({told})")
-    for name, dataset in datasets.items():
-        for caption in choice or ():
-            if caption not in dataset.caption_names:
-                near = _nearest(caption, list(dataset.caption_names), always=True)
-                raise ConfigError(f"{where}.{caption}: the dataset {name} has no caption of this name{near}")
-
-
-def _check_tags(run: Run, datasets: Mapping[str, Dataset], layers: list[Layer]) -> None:
-    """Captions that are said to be tags are those of a dataset, and are shown."""
-    where = f"{_file_of(['train', 'tags'], layers)}: train.tags.captions"
-    known = [name for dataset in datasets.values() for name in dataset.caption_names]
-    for caption in run.train.tags.captions if run.train.tags is not None else ():
-        if caption not in known:
-            raise ConfigError(
-                f"{where}: no caption {caption!r}{_nearest(caption, sorted(set(known)), always=True)}"
-            )
-        if run.train.caption_choice is not None and not run.train.caption_choice.get(caption):
-            raise ConfigError(
-                f"{where}: {caption!r} is never shown; give it a share in train.caption_choice, or leave it out"
-            )
 
 
 def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> None:
@@ -246,7 +218,7 @@ def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer
         path = folder / f"{name}.yaml"
         if not path.exists():
             known = sorted(p.stem for p in folder.glob("*.yaml"))
-            raise ConfigError(f"{asked}: no {kind} {name!r} in {folder}{_nearest(name, known)}")
+            raise ConfigError(f"{asked}: no {kind} {name!r} in {folder}{nearest(name, known)}")
         values = _read_yaml(path)
         parent = values.pop("extends", "")
         if not isinstance(parent, str):
@@ -300,13 +272,13 @@ def _explain(problem: Any, model: type[BaseModel], layers: list[Layer]) -> str:
     where = ": ".join([str(_file_of(location, layers)), *([".".join(location)] if location else [])])
     if problem["type"] == "extra_forbidden":
         known = _fields(model, problem["loc"][:-1])
-        return f"{where}: unknown key{_nearest(location[-1], known)}"
+        return f"{where}: unknown key{nearest(location[-1], known)}"
     if problem["type"] == "missing":
         return f"{where}: is required and missing"
     if problem["type"] == "union_tag_invalid":
         tag, named = problem["ctx"]["tag"], problem["ctx"]["discriminator"].strip("'")
         known = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
-        return f"{where}.{named}: no {named} {tag!r}{_nearest(tag, known)}"
+        return f"{where}.{named}: no {named} {tag!r}{nearest(tag, known)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{where}: {message}" + (
@@ -389,10 +361,10 @@ def _check_component(components: dict[str, Component], named: Named, layers: lis
     where = f"{_file_of(key.split('.'), layers)}: {key}"
     known = sorted(n for n, component in components.items() if component.kind == kind)
     if name not in components:
-        raise ConfigError(f"{where}: no {kind} {name!r} in config/components.yaml{_nearest(name, known)}")
+        raise ConfigError(f"{where}: no {kind} {name!r} in config/components.yaml{nearest(name, known)}")
     if name not in known:
         other = components[name].kind
-        raise ConfigError(f"{where}: {name!r} is a {other}, not a {kind}{_nearest(name, known)}")
+        raise ConfigError(f"{where}: {name!r} is a {other}, not a {kind}{nearest(name, known)}")
 
 
 def _cache_name(dataset: str, run: Run) -> str:
@@ -406,11 +378,3 @@ def _cache_name(dataset: str, run: Run) -> str:
     }
     text = json.dumps({"dataset": dataset, **sections}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:NUM_CACHE_DIGITS]
-
-
-def _nearest(name: str, known: list[str], always: bool = False) -> str:
-    """The name that was meant, or those there are; `always` these."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    there = f"; known: {', '.join(known)}" if known and (always or not near) else ""
-    return meant + there
