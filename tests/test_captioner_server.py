@@ -83,30 +83,6 @@ def test_a_request_says_what_the_configuration_says_and_no_more(tmp_path: Path, 
     assert server.keys == {None}
 
 
-def test_each_caption_is_asked_with_its_own_options_and_a_sampled_one_with_a_seed_of_its_own(
-    tmp_path: Path, server: Server
-) -> None:
-    part, jpegs = make_pictures(tmp_path, 3)
-    captions = {
-        "long": {"prompt": "l", "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 300},
-        "tags": {"prompt": "t", "temperature": 0.7},
-        "why": {"prompt": "w"},
-    }
-    table, counts = captioned(part, section(server.url, captions=captions, max_new_tokens=50), tmp_path / "a")
-    assert table["caption_tags"].to_list() == expected(jpegs, "t") and counts["why_tokens"]
-    sent = {(b["messages"][0]["content"][1]["text"], place): b for place, b in enumerate(server.bodies)}
-    told = {name: [b for (prompt, _), b in sent.items() if prompt == name] for name in "ltw"}
-    assert {b["max_tokens"] for b in told["l"]} == {300} and {b["top_p"] for b in told["l"]} == {0.9}
-    assert {b["max_tokens"] for b in told["t"]} == {50} and "top_p" not in told["t"][0]
-    assert {(b["temperature"], b["seed"]) for b in told["w"]} == {(0.0, 0)}
-    seeds = [b["seed"] for name in "lt" for b in told[name]]
-    assert len(set(seeds)) == 6 and all(0 <= seed < 2**31 for seed in seeds)
-    server.bodies.clear()
-    captioned(part, section(server.url, captions=captions, max_new_tokens=50), tmp_path / "b")
-    again = [b["seed"] for b in server.bodies if b["temperature"]]
-    assert sorted(again) == sorted(seeds) and sha256_file(tmp_path / "a") == sha256_file(tmp_path / "b")
-
-
 def test_provenance_is_the_model_that_answered_and_where_and_how_it_was_asked(
     tmp_path: Path, server: Server
 ) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from captioner_fixtures import server  # noqa: F401 - a fixture
 from doc_pages import DOCS, blocks
-from played_captioner import section
+from played_captioner import Server, captioned, expected, make_pictures, section
 
 from darkroom.config import ConfigError, load_dataset
 from darkroom.config.dataset import Dataset
-from darkroom.store import sha256_json
+from darkroom.store import sha256_file, sha256_json
 
 LOCAL = "http://127.0.0.1:{port}/v1"
 
@@ -75,6 +76,30 @@ def test_nonsense_is_refused_by_the_name_of_its_key(
     with pytest.raises(ConfigError) as told:
         load_dataset("mine", tmp_path)
     assert str(told.value).startswith(f"{path}: {message}") and "sk-secret" not in str(told.value)
+
+
+def test_each_caption_is_asked_with_its_own_options_and_a_sampled_one_with_a_seed_of_its_own(
+    tmp_path: Path, server: Server
+) -> None:
+    part, jpegs = make_pictures(tmp_path, 3)
+    captions = {
+        "long": {"prompt": "l", "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 300},
+        "tags": {"prompt": "t", "temperature": 0.7},
+        "why": {"prompt": "w"},
+    }
+    table, counts = captioned(part, section(server.url, captions=captions, max_new_tokens=50), tmp_path / "a")
+    assert table["caption_tags"].to_list() == expected(jpegs, "t") and counts["why_tokens"]
+    sent = {(b["messages"][0]["content"][1]["text"], place): b for place, b in enumerate(server.bodies)}
+    told = {name: [b for (prompt, _), b in sent.items() if prompt == name] for name in "ltw"}
+    assert {b["max_tokens"] for b in told["l"]} == {300} and {b["top_p"] for b in told["l"]} == {0.9}
+    assert {b["max_tokens"] for b in told["t"]} == {50} and "top_p" not in told["t"][0]
+    assert {(b["temperature"], b["seed"]) for b in told["w"]} == {(0.0, 0)}
+    seeds = [b["seed"] for name in "lt" for b in told[name]]
+    assert len(set(seeds)) == 6 and all(0 <= seed < 2**31 for seed in seeds)
+    server.bodies.clear()
+    captioned(part, section(server.url, captions=captions, max_new_tokens=50), tmp_path / "b")
+    again = [b["seed"] for b in server.bodies if b["temperature"]]
+    assert sorted(again) == sorted(seeds) and sha256_file(tmp_path / "a") == sha256_file(tmp_path / "b")
 
 
 def test_how_a_server_is_asked_is_in_no_settings_so_a_change_makes_nothing_again() -> None:

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,7 +88,7 @@ class Warm:
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="warm-"))
-        atexit.register(lambda: [path.unlink(missing_ok=True) for path in self._folder.iterdir()])
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         for name in ("python", *COMMANDS):
             (self._folder / name).write_text(_SHIM)
             (self._folder / name).chmod(0o755)

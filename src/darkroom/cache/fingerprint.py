@@ -50,7 +50,7 @@ def read_part(tables: PartTables) -> pl.DataFrame:
         ValueError: a picture with a bucket is missing in one of the tables.
     """
     crops = read_table(tables.buckets, ["row", "dropped", *CROP_COLUMNS])
-    crops = crops.filter(pl.col("dropped").is_null()).drop("dropped").sort("uid")
+    crops = crops.filter(pl.col("dropped").is_null()).drop("dropped")
     places = read_table(tables.download, [*PICTURE_COLUMNS, "offset"])
     captions = [caption_column(name) for name in captions_of(tables.captions)]
     texts = read_table(tables.captions, ["uid", *captions])
