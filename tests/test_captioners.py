@@ -61,11 +61,13 @@ USE = """
 import sys
 {first}
 from darkroom.components.base import named_components
-from darkroom.config.gates import parse_recaption
+from darkroom.captioners.table import AnyCaptioner
+from pydantic import TypeAdapter
 from darkroom.config.reference import reference_markdown
 from darkroom.config.schema import schema_text
 
 assert "torch" not in sys.modules
+parse_recaption = TypeAdapter(AnyCaptioner).validate_python
 assert "Sides" in schema_text() and "`recaption (kind: sides)`" in reference_markdown()
 asked = {"captions": {"long": {"prompt": "l"}, "short": {"prompt": "s"}}}
 assert parse_recaption({**asked, "captioner": "c"}).kind == "transformers"

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from darkroom.config.gates import AnyCaptioner, CaptionGates
+from darkroom.captioners.table import AnyCaptioner
+from darkroom.config.gates import CaptionGates
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
 from darkroom.settings.base import ADDED, Section
 from darkroom.settings.captions import ORIGINAL

@@ -2,32 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
 from darkroom.captioners.base import Caption, CaptionerSection
-from darkroom.captioners.table import CAPTIONERS
+from darkroom.captioners.table import AnyCaptioner
 from darkroom.gates.base import GateSection
 from darkroom.gates.table import GATES
 from darkroom.settings.base import ADDED, Section
 from darkroom.settings.unions import one_of
 
 if TYPE_CHECKING:
-    AnyCaptioner = CaptionerSection
     AnyGate = GateSection
 else:
-    AnyCaptioner = one_of(
-        {name: spec.section for name, spec in CAPTIONERS.items()}, default=next(iter(CAPTIONERS))
-    )
     AnyGate = one_of({name: spec.section for name, spec in GATES.items()})
-_CAPTIONER: TypeAdapter[Any] = TypeAdapter(AnyCaptioner)
-
-
-def parse_recaption(values: dict[str, Any]) -> CaptionerSection:
-    """A captioner's section from its plain values, as its kind's class."""
-    section: CaptionerSection = _CAPTIONER.validate_python(values)
-    return section
 
 
 class CaptionGates(Section):
