@@ -19,6 +19,7 @@ include: "rules/launch.smk"
 include: "rules/pictures.smk"
 include: "rules/settled.smk"
 include: "rules/criteria.smk"
+include: "rules/training.smk"
 
 
 wildcard_constraints:
@@ -29,15 +30,22 @@ wildcard_constraints:
     scorer=r"[a-z]\w*",
     model="trained|untrained",
     chunk=r"chunk-\d+",
+    reference=r"\w[\w-]*",
+    step=r"step-\d+",
+    features="[0-9a-f]{16}",
 
 
 include: "rules/download.smk"
 include: "rules/score.smk"
 include: "rules/filter.smk"
 include: "rules/recaption.smk"
+include: "rules/rewrite.smk"
 include: "rules/bucket.smk"
 include: "rules/cache.smk"
+include: "rules/extracted.smk"
+include: "rules/features.smk"
 include: "rules/train.smk"
+include: "rules/watch.smk"
 include: "rules/draw.smk"
 include: "rules/measure.smk"
 include: "rules/evaluate.smk"
@@ -59,4 +67,5 @@ onstart:
 # What Snakemake made, DVC records; inside `dvc repro` DVC does that itself.
 onsuccess:
     note_what_is_made()
+    end_driving()
     record_in_dvc()

@@ -5,6 +5,13 @@ rule bucket_part:
     input:
         table=of_job(f"{DATASET}/download/{{part}}.parquet"),
         selection=of_job(f"{DATASET}/filter/{{part}}.parquet"),
+        # Where gates drop pictures for them.
+        captions=of_job(
+            f"{DATASET}/recaption/{{part}}.parquet", if_read_by("bucket", "recaption")
+        ),
+        rewritten=of_job(
+            f"{DATASET}/rewrite/{{part}}.parquet", if_read_by("bucket", "rewrite")
+        ),
     output:
         buckets=f"{CACHE}/bucket/{{part}}.parquet",
         manifest=f"{CACHE}/bucket/{{part}}.json",
@@ -22,6 +29,12 @@ rule bucket_part:
 rule bucket_manifest:
     input:
         filter=of_job(f"{DATASET}/filter/manifest.json"),
+        recaption=of_job(
+            f"{DATASET}/recaption/manifest.json", if_read_by("bucket", "recaption")
+        ),
+        rewrite=of_job(
+            f"{DATASET}/rewrite/manifest.json", if_read_by("bucket", "rewrite")
+        ),
         buckets=for_parts(f"{CACHE}/bucket/{{part}}.parquet"),
         parts=for_parts(f"{CACHE}/bucket/{{part}}.json"),
     output:

@@ -7,6 +7,7 @@ rule cache_part:
         table=of_job(f"{DATASET}/download/{{part}}.parquet"),
         tar=of_job(f"{DATASET}/download/{{part}}.tar", unless_online),
         captions=of_job(f"{DATASET}/recaption/{{part}}.parquet"),
+        rewritten=of_job(f"{DATASET}/rewrite/{{part}}.parquet", if_rewritten),
         buckets=f"{CACHE}/bucket/{{part}}.parquet",
         vae=of_run(lambda project: component_files(project.run.cache.vae)),
         text_encoders=of_run(text_encoder_files),
@@ -45,6 +46,7 @@ rule cache_null:
 rule cache_manifest:
     input:
         recaption=of_job(f"{DATASET}/recaption/manifest.json"),
+        rewrite=of_job(f"{DATASET}/rewrite/manifest.json", if_rewritten),
         bucket=f"{CACHE}/bucket/manifest.json",
         files=[f"{CACHE}/cache/null.safetensors"],
         parts=for_parts(f"{CACHE}/cache/{{part}}.json"),

@@ -21,8 +21,10 @@ from darkroom.publish import published_runs
 from darkroom.sources.table import is_fetched, look_at
 from darkroom.sources.withdrawn import read_withdrawn
 from darkroom.stages import (
+    OPTIONAL,
     STAGES,
     VERSIONS,
+    above,
     manifest_path,
     members,
     settings_digest,
@@ -138,18 +140,21 @@ def filled(pattern, project):
     return pattern.format(**names)
 
 
+def wanted_of(wildcards, if_wanted):
+    """A job's run as each of its datasets knows it, of those for which `if_wanted` is true."""
+    members_of = project_of(wildcards).members
+    return [of for of in members_of if if_wanted is None or if_wanted(of)]
+
+
 def of_job(pattern, if_wanted=None):
     """An input function: the file of the cache or the dataset that a job belongs to.
 
-    A job of a run with several datasets has one for each. None, where `if_wanted` is false for the run.
+    A job of a run with several datasets has one for each. None, where `if_wanted` is false.
     """
 
     def path(wildcards):
-        project = project_of(wildcards)
-        if if_wanted is not None and not if_wanted(project):
-            return []
-        paths = [filled(pattern, member) for member in project.members]
-        return paths if len(paths) > 1 else paths[0]
+        paths = [filled(pattern, of) for of in wanted_of(wildcards, if_wanted)]
+        return paths[0] if len(paths) == 1 else paths
 
     return path
 
@@ -158,12 +163,9 @@ def for_parts(pattern, if_wanted=None):
     """An input function: such a file for every part of the dataset, or of one dataset after another."""
 
     def paths(wildcards):
-        project = project_of(wildcards)
-        if if_wanted is not None and not if_wanted(project):
-            return []
         found = [
-            paths_of_parts(filled(pattern, member), member.dataset_name)
-            for member in project.members
+            paths_of_parts(filled(pattern, of), of.dataset_name)
+            for of in wanted_of(wildcards, if_wanted)
         ]
         return found[0] if len(found) == 1 else sum(found, [])
 
@@ -196,6 +198,16 @@ def if_priors(project):
     return project.run.train.prior_weight is not None
 
 
+def if_rewritten(project):
+    """Whether a language model writes captions of the dataset's captions."""
+    return project.dataset.rewrite is not None
+
+
+def if_read_by(stage, name):
+    """Whether a stage of the dataset reads what another makes."""
+    return lambda project: name in above(project, stage)
+
+
 def manifests(stage):
     """An input function: the manifests of a stage of the runs that were asked for."""
     paths = [
@@ -208,6 +220,10 @@ def manifests(stage):
         # Not before: while rules are read, Snakemake has no options yet.
         refuse_options_of_no_rule()
         refuse_components(stage)
+        if not paths:
+            raise WorkflowError(
+                f"{stage}: nothing that was asked for has the section {OPTIONAL[stage]}"
+            )
         return list(dict.fromkeys(paths))
 
     return once_each
@@ -321,7 +337,7 @@ def refuse_options_of_no_rule():
 
 def begin_driving():
     """Hold the results and what the runs were started with; the executor watches over the jobs."""
-    from driver import lock, signals, stale, triggers
+    from driver import lock, signals, stale, together, triggers
 
     for project in GRAPH.asked:
         for member in project.members:
@@ -336,8 +352,16 @@ def begin_driving():
     stale.set_pictures_aside(workflow)
     stale.remove_manifests(workflow)
     stale.remove_unfinished(outputs)
+    together.plan(workflow)
     if workflow.local_exec:
         signals.hand_on()
+
+
+def end_driving():
+    """Leave nothing that only this driver needs."""
+    from driver import together
+
+    together.clear(workflow)
 
 
 def record_in_dvc():

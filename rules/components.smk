@@ -7,15 +7,17 @@ from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import named_components
 from darkroom.components.check import check_component, origin
 from darkroom.gates.table import GATES
+from darkroom.rewriters.table import REWRITERS
 from darkroom.settings.paths import local_path
-from darkroom.stages import UPSTREAM, component_names
+from darkroom.stages import above, component_names
 
 COMPONENTS = GRAPH.asked[0].components
 
 
-def before_stage(target):
-    """The stages that a stage needs, directly or not."""
-    return {stage for name in UPSTREAM[target] for stage in (name, *before_stage(name))}
+def before_stage(project, target):
+    """The stages that a stage of a run needs, directly or not."""
+    needed = {name for of in members(project, target) for name in above(of, target)}
+    return needed.union(*(before_stage(project, name) for name in needed))
 
 
 def component(name):
@@ -40,6 +42,18 @@ def captioner_files(project):
         for name in sorted(captioner_components(project))
         for path in component_files(name)
     ]
+
+
+def rewriter_components(project):
+    """The same of what rewrites the dataset's captions."""
+    names = component_names(project, "rewrite")
+    return {name: component(name) for name in names}
+
+
+def rewriter_files(project):
+    """The files of these on this machine."""
+    names = component_names(project, "rewrite")
+    return [path for name in names for path in component_files(name)]
 
 
 @functools.cache
@@ -80,28 +94,33 @@ def refuse_components(target):
     Where files exist, Snakemake takes an error of their rule's input function for a sign that they are nobody's
     output: they would count as up to date whatever changes. So a target asks before.
     """
-    stages = sorted({*before_stage(target), target})
     for project in GRAPH.runs.values():
+        stages = sorted({*before_stage(project, target), target})
         for stage in stages:
             for name in component_names(project, stage):
                 refuse_component(name)
         if "score" in stages:
             refuse_scorers(project)
-    if "recaption" in stages:
-        for name in GRAPH.datasets:
-            look_at_captioners(name)
+        if "measure" in stages:
+            refuse_metrics(project)
+        for stage in {"recaption", "rewrite"}.intersection(stages):
+            for of in members(project, stage):
+                look_at_captioners(of.dataset_name, stage)
 
 
 @functools.cache
-def look_at_captioners(name):
-    """Say what a dataset's captioners lack here, as a variable of the environment: jobs may run where it is.
+def look_at_captioners(name, stage):
+    """Say what writes a dataset's captions lacks here, as a variable of the environment: jobs may run where it is.
 
     Gates whose packages are not installed are refused.
     """
     dataset = GRAPH.datasets[name].dataset
-    gates = dataset.caption_gates
-    for section in (dataset.recaption, *(gates.fallbacks if gates else ())):
-        lacks = section and CAPTIONERS[section.kind].missing(section)
+    writer, gates, kinds = {
+        "recaption": (dataset.recaption, dataset.caption_gates, CAPTIONERS),
+        "rewrite": (dataset.rewrite, dataset.rewrite_gates, REWRITERS),
+    }[stage]
+    for section in (writer, *(gates.fallbacks if gates else ())):
+        lacks = section and kinds[section.kind].missing(section)
         if lacks and workflow.is_main_process:
             logger.warning(f"config/datasets/{name}.yaml: {lacks}")
     for gate in gates.gates if gates else ():
@@ -111,7 +130,7 @@ def look_at_captioners(name):
                 extra.require(gate.label)
             except ValueError as error:
                 raise WorkflowError(
-                    f"config/datasets/{name}.yaml: caption_gates: {error}"
+                    f"config/datasets/{name}.yaml: {gates.key}: {error}"
                 ) from None
 
 

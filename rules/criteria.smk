@@ -5,6 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from darkroom.components.base import named_components
 from darkroom.filter import check_criteria
+from darkroom.score.references import state_of
 from darkroom.scorers.table import SCORERS
 from darkroom.sources.table import list_columns
 from darkroom.stages import scorer_digest
@@ -24,6 +25,40 @@ CARRIED = {
     name: list_carried(name, project.dataset)
     for name, project in GRAPH.datasets.items()
 }
+
+
+def look_at_references(name, dataset):
+    """Of each set of pictures that a scorer compares with: where it lies, and what changes when its pictures do."""
+    found = {}
+    for scorer, options in dataset.scorers.listed().items():
+        sets_of = SCORERS[scorer].references
+        for reference, text in (sets_of(options) if sets_of else {}).items():
+            try:
+                found[reference] = [text, state_of(text)]
+            except (OSError, ValueError) as error:
+                where = (
+                    f"config/datasets/{name}.yaml: scorers.{scorer}.sets.{reference}"
+                )
+                raise WorkflowError(f"{where}: {error}") from None
+    return found
+
+
+REFERENCES = {
+    name: look_at_references(name, project.dataset)
+    for name, project in GRAPH.datasets.items()
+}
+
+
+def reference_tables(wildcards):
+    """The hashes of the sets of pictures that a job's scorer compares with."""
+    options = project_of(wildcards).dataset.scorers.listed()[wildcards.scorer]
+    sets_of = SCORERS[wildcards.scorer].references
+    return [
+        f"{DATASET}/score/references/{{reference}}.parquet".format(
+            dataset=wildcards.dataset, reference=reference
+        )
+        for reference in (sets_of(options) if sets_of else ())
+    ]
 
 
 def scorers_asked(project):
@@ -125,6 +160,25 @@ def asked_score_files_of(project):
         for member in project.members
         for part in PARTS[member.dataset_name]
         for path in score_files(member, part, scorers_asked(member))
+    }
+    return sorted(files)
+
+
+def files_of_copies(project):
+    """What scorers say of which pictures are copies of which, where a training holds pictures out; each file once."""
+    if project.run.train.validation is None:
+        return []
+    telling = [
+        (member, name)
+        for member in project.members
+        for name in member.dataset.scorers.listed()
+        if SCORERS[name].copy_of is not None
+    ]
+    files = {
+        path
+        for member, name in telling
+        for part in PARTS[member.dataset_name]
+        for path in score_files(member, part, [name])
     }
     return sorted(files)
 

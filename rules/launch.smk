@@ -4,6 +4,7 @@ import functools
 from snakemake.exceptions import WorkflowError
 
 from darkroom.config.pretrained import planned_notes
+from darkroom.trackers.table import TRACKERS
 
 
 def refuse_what_is_not_here(project, resources):
@@ -19,6 +20,10 @@ def refuse_what_is_not_here(project, resources):
     )
     try:
         check_optimizer(project.run.train.optimizer)
+        for tracker in project.run.trackers:
+            extra = TRACKERS[tracker.kind].extra
+            if extra is not None:
+                extra.require(f"trackers: kind {tracker.kind}")
         if project.run.model.attention != "sdpa" and not elsewhere:
             from darkroom.config.families import check_attention
             from darkroom.train.distributed import Ranks, find_device

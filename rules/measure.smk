@@ -12,6 +12,7 @@ rule measure_metric:
         prompts=f"{RUN}/draw/prompts.jsonl",
         drawn_tables=drawn("parquet"),
         drawn_tars=drawn("tar"),
+        features=features_of_metric,
         components=metric_component_files,
     output:
         table=f"{RUN}/measure/{{metric}}.parquet",

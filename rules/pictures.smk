@@ -29,6 +29,19 @@ def chosen_metrics(project):
     return split_by_applicability(project.run.measure.chosen, RECORDS[project.name])[0]
 
 
+def refuse_metrics(project):
+    """Refuse what a metric cannot be measured on or with. What jobs need that is not here they may have."""
+    for name in chosen_metrics(project):
+        section = project.run.measure.chosen[name]
+        try:
+            METRICS[name].check(section, RECORDS[project.name], project.components)
+        except ValueError as error:
+            raise WorkflowError(f"config/runs/{project.name}.yaml: {error}") from None
+        lacks = METRICS[name].missing(section)
+        if lacks and workflow.is_main_process:
+            logger.warning(f"config/runs/{project.name}.yaml: {lacks}")
+
+
 @functools.cache
 def of_chunks(run, pattern):
     """The files of all chunks, model by model."""
@@ -83,13 +96,17 @@ def digests_of_metrics(project):
 
 def real_pictures(wildcards):
     """The pictures of the dataset, for metrics that compare with them."""
-    if not METRICS[wildcards.metric].references:
-        return {}
+    return all_real_pictures(wildcards) if METRICS[wildcards.metric].references else {}
+
+
+def all_real_pictures(wildcards):
+    """The pictures of the dataset that a job belongs to; of a run on several datasets of all of them."""
     # How much of its samples a training on several datasets took of each, its manifest tells.
-    several = len(project_of(wildcards).members) > 1
-    trained = {"trained": f"{RUN}/train/manifest.json".format(run=wildcards.run)}
+    trained = {}
+    if len(project_of(wildcards).members) > 1:
+        trained = {"trained": f"{RUN}/train/manifest.json".format(**wildcards)}
     return {
-        **(trained if several else {}),
+        **trained,
         "tables": for_parts(f"{DATASET}/download/{{part}}.parquet")(wildcards),
         "tars": for_parts(f"{DATASET}/download/{{part}}.tar")(wildcards),
         "buckets": for_parts(f"{CACHE}/bucket/{{part}}.parquet")(wildcards),

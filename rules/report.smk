@@ -15,6 +15,7 @@ rule report_run:
         tables=for_parts(f"{DATASET}/download/{{part}}.parquet"),
         tars=for_parts(f"{DATASET}/download/{{part}}.tar"),
         captions=for_parts(f"{DATASET}/recaption/{{part}}.parquet"),
+        rewritten=for_parts(f"{DATASET}/rewrite/{{part}}.parquet", if_rewritten),
         chain=of_run(manifests_above),
     output:
         page=f"{RUN}/report/report.html",

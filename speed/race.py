@@ -32,6 +32,8 @@ ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+# data-juicer installs what it lacks into the environment that runs it, which is the project's own.
+NO_INSTALLS = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 Sizes = Mapping[str, int]
 
 
@@ -56,12 +58,14 @@ class Side:
         start: folder and sizes -> the work; called in the side's own process, and not timed.
         goal: how many times as long as ours it is to take; None for ours.
         peer: the environment of `peers` that it needs; None where it is among our dependencies.
+        is_tested: whether it is one of the smallest size too; not where another row has the same peer.
     """
 
     name: str
     start: Callable[[Path, Sizes], Work]
     goal: float | None = None
     peer: str | None = None
+    is_tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -152,14 +156,14 @@ def end(result: Result, path: Path | None) -> None:
 
 def measure(race: Race, asked: argparse.Namespace, folder: Path) -> Result:
     """Answers, then seconds in turn."""
-    sizes = race.sizes[asked.size]
+    sizes, sides = race.sizes[asked.size], [s for s in race.sides if s.is_tested or asked.size != "smallest"]
     result = Result(race.title, race.told(sizes), [])
     command = [sys.executable, sys.argv[0], "--size", asked.size, "--folder", str(folder)]
     missing: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         running: dict[str, _Process] = {}
         answers: dict[str, Any] = {}
-        for side in race.sides:
+        for side in sides:
             try:
                 extra = peers.folder(side.peer) if side.peer else None
             except peers.NotHad as error:
@@ -167,6 +171,9 @@ def measure(race: Race, asked: argparse.Namespace, folder: Path) -> Result:
                 continue
             process = stack.enter_context(_Process([*command, "--side", side.name], extra))
             running[side.name], answers[side.name] = process, process.ask("answer")
+        if OURS in missing:  # what it is to be measured with; then there is nothing to compare
+            missing |= dict.fromkeys(running, missing[OURS])
+            running, answers = {}, {}
         for name, answer in answers.items():
             if name != OURS and (wrong := race.same(answers[OURS], answer)):
                 result.wrong.append(f"{name} gives another answer: {wrong}")
@@ -179,7 +186,7 @@ def measure(race: Race, asked: argparse.Namespace, folder: Path) -> Result:
         for name, found in seconds.items()
         if found
     }
-    for side in race.sides:
+    for side in sides:
         if side.goal is not None:
             figure = Figure(side.name, "x", side.goal, why_not=missing.get(side.name, ""))
             if side.name in result.seconds:
@@ -244,7 +251,7 @@ class _Process:
 
     def __init__(self, command: list[str], extra: Path | None) -> None:
         paths = [*([str(extra)] if extra else []), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-        env = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        env = {**os.environ, **ONE_THREAD, **NO_INSTALLS, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - __exit__
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=env

@@ -88,7 +88,7 @@ def ours(folder: Path, sizes: Sizes) -> Work:
     import polars as pl
 
     from darkroom.bucket import bucket_part
-    from darkroom.config.run import Bucket
+    from darkroom.config.bucket import Bucket
 
     def run() -> None:
         selection = select(folder / "part.parquet", folder)
@@ -106,7 +106,7 @@ def polars(folder: Path, sizes: Sizes) -> Work:
     import polars as pl
 
     from darkroom.bucket import make_buckets
-    from darkroom.config.run import Bucket
+    from darkroom.config.bucket import Bucket
 
     buckets = np.array(make_buckets(Bucket(resolution_px=RESOLUTION_PX)))
     logs = np.log(buckets[:, 0] / buckets[:, 1])

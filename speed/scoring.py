@@ -1,4 +1,4 @@
-"""Scores of scorers with a model: ours, the same weights in a plain loop, and data-juicer's operators.
+"""Scores of scorers with a model, alone and at once: ours, the same weights in plain loops, and data-juicer's.
 
 The CLIP and the classifier (a ViT) are transformers' with random weights, about a third of a ViT-B/32 in width. A
 plain loop opens a picture, asks the processor and the model for it alone, and takes the next one, as the models'
@@ -11,7 +11,7 @@ are loaded beforehand. Scores must be ours up to what resizing differently makes
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def prepare(folder: Path, sizes: Sizes) -> None:
         row["offset"], row["size"] = spans[name]
     store.write_table(folder / "part.parquet", pl.DataFrame(rows))
     _write_clip(folder / "clip")
-    _write_classifier(folder / "classifier")
+    _write_classifier(folder / "image_classifier")
 
 
 def _write_clip(folder: Path) -> None:
@@ -110,40 +110,53 @@ def files(folder: Path, sizes: Sizes) -> list[tuple[str, str]]:
     return [(str(folder / f"files/{number}.jpg"), told(number)) for number in range(sizes["pictures"])]
 
 
-def work(run: Callable[[], list[float]]) -> Work:
+def work(run: Callable[[], Any]) -> Work:
     return Work(run, run)
 
 
-def ours(folder: Path, sizes: Sizes, scorer: str) -> Work:
-    """The scorer over the part, with its model loaded once."""
-    from darkroom.components import image_classifier
-    from darkroom.score import score_part
-    from darkroom.scorers import clip_similarity
+def components(folder: Path) -> dict[str, Component]:
+    """Those that scorers name, by kind; each is loaded once, whoever asks."""
+    from darkroom.components import clip, image_classifier
+
+    made = {kind: Component(kind=kind, path=str(folder / kind)) for kind in ("clip", "image_classifier")}
+    loaded = clip.load_clip(made["clip"]).on_fastest_device()
+    clip.load_clip = lambda component: loaded
+    classifier = image_classifier.load_image_classifier(made["image_classifier"])
+    image_classifier.load_image_classifier = lambda component: classifier
+    return made
+
+
+# Of each scorer the options that name components.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clip_similarity": {"clip": "clip"},
+    "watermark": {"model": "image_classifier", "classes": ["watermark"]},
+}
+
+
+def ours(folder: Path, sizes: Sizes, scorers: tuple[str, ...]) -> Work:
+    """The scorers over the part, in one pass, with their models loaded once."""
+    from darkroom.score import Asked, score_in_one_pass
     from darkroom.store import read_table
 
-    options: dict[str, Any] = {"clip": "it"}
-    if scorer == "clip_similarity":
-        component = Component(kind="clip", path=str(folder / "clip"))
-        clip = _loaded_clip(component)
-        clip_similarity.load = lambda options, part: clip
-    else:
-        component = Component(kind="image_classifier", path=str(folder / "classifier"))
-        options = {"model": "it", "classes": ["watermark"]}
-        classifier = image_classifier.load_image_classifier(component)
-        image_classifier.load_image_classifier = lambda component: classifier
+    made = components(folder)
+    asked = []
+    for scorer in scorers:
+        named = {name: made[name] for name in OPTIONS[scorer].values() if isinstance(name, str)}
+        asked.append(Asked(scorer, OPTIONS[scorer], folder / f"{scorer}.parquet", "", named))
 
-    def run() -> list[float]:
-        out = folder / f"{scorer}.parquet"
-        score_part(scorer, options, folder / "part.parquet", folder / "part.tar", out, {"it": component})
-        return list(read_table(out).sort("row")[scorer])
+    def run() -> list[list[float]]:
+        for scored in score_in_one_pass(asked, folder / "part.parquet", folder / "part.tar"):
+            if isinstance(scored, Exception):
+                raise scored
+        return [list(read_table(of.out).sort("row")[of.scorer]) for of in asked]
 
     return work(run)
 
 
-def _loaded_clip(component: Component) -> Any:
-    from darkroom.components.clip import load_clip
-
-    return load_clip(component).on_fastest_device()
+def one_by_one(folder: Path, sizes: Sizes, loops: tuple[Callable[[Path, Sizes], Work], ...]) -> Work:
+    """One loop after another, as scripts are run."""
+    works = [loop(folder, sizes) for loop in loops]
+    return work(lambda: [of.run() for of in works])
 
 
 def plain_similarity(folder: Path, sizes: Sizes) -> Work:
@@ -169,8 +182,8 @@ def plain_classifier(folder: Path, sizes: Sizes) -> Work:
     import torch
     from transformers import ViTForImageClassification, ViTImageProcessor
 
-    model = ViTForImageClassification.from_pretrained(folder / "classifier").eval()
-    processor = ViTImageProcessor.from_pretrained(folder / "classifier")
+    model = ViTForImageClassification.from_pretrained(folder / "image_classifier").eval()
+    processor = ViTImageProcessor.from_pretrained(folder / "image_classifier")
 
     @torch.no_grad()
     def run() -> list[float]:
@@ -197,7 +210,7 @@ def juicer(folder: Path, sizes: Sizes, scorer: str) -> Work:
             StatsKeys.image_text_similarity,
         )
     else:
-        operator = ImageWatermarkFilter(hf_watermark_model=str(folder / "classifier"))
+        operator = ImageWatermarkFilter(hf_watermark_model=str(folder / "image_classifier"))
         key = StatsKeys.image_watermark_prob
 
     def run() -> list[float]:
@@ -214,7 +227,13 @@ def juicer(folder: Path, sizes: Sizes, scorer: str) -> Work:
     return work(run)
 
 
-def same(mine: list[float], other: list[float]) -> str | None:
+def same(mine: list[list[float]], others: list[list[float]]) -> str | None:
+    """The first scorer whose scores are not the same."""
+    found = (alike(*pair) for pair in zip(mine, others, strict=True))
+    return next((wrong for wrong in found if wrong), None)
+
+
+def alike(mine: list[float], other: list[float]) -> str | None:
     """Whether scores are the same up to TOLERANCE of their spread, and go up and down together."""
     spread, apart = float(np.std(mine)), float(np.max(np.abs(np.subtract(mine, other))))
     alike = float(np.corrcoef(mine, other)[0, 1])
@@ -224,36 +243,49 @@ def same(mine: list[float], other: list[float]) -> str | None:
 
 
 PLAIN, JUICER = "plain loop", "data-juicer"
-RACES = {
-    scorer: Race(
-        title=scorer,
-        told=lambda sizes: f"{sizes['pictures']} pictures of {PICTURE_PX} px",
-        sizes={"smallest": {"pictures": 8}, "small": {"pictures": 64}, "large": {"pictures": 256}},
-        prepare=prepare,
-        same=same,
-        sides=(
-            Side(OURS, partial(ours, scorer=scorer)),
-            Side(PLAIN, plain, 1.5),
-            Side(JUICER, partial(juicer, scorer=scorer), 1.5, peer="data-juicer"),
-        ),
-    )
-    for scorer, plain in (("clip_similarity", plain_similarity), ("watermark", plain_classifier))
+LOOPS = {
+    "clip_similarity": plain_similarity,
+    "watermark": plain_classifier,
 }
 
 
-def main() -> None:
-    asked = race.arguments(__doc__)
+def race_of(*scorers: str) -> Race:
+    """Of scorers that work at once."""
+    loops = tuple(LOOPS[scorer] for scorer in scorers)
+    operators = tuple(partial(juicer, scorer=scorer) for scorer in scorers)
+    # In tests all at once: that is each of them too.
+    smallest = {"smallest": {"pictures": 8}} if scorers == tuple(LOOPS) else {}
+    return Race(
+        title=" + ".join(scorers),
+        told=lambda sizes: f"{sizes['pictures']} pictures of {PICTURE_PX} px",
+        sizes={**smallest, "small": {"pictures": 64}, "large": {"pictures": 256}},
+        prepare=prepare,
+        same=same,
+        sides=(
+            Side(OURS, partial(ours, scorers=scorers)),
+            Side(PLAIN, partial(one_by_one, loops=loops), 1.5),
+            Side(JUICER, partial(one_by_one, loops=operators), 1.5, peer="data-juicer"),
+        ),
+    )
+
+
+RACES = {race.title: race for race in (*map(race_of, LOOPS), race_of(*LOOPS))}
+
+
+def run_races(title: str, races: Mapping[str, Race], doc: str | None) -> None:
+    """Races that read the same, one after another, as one row: those that have the size."""
+    asked = race.arguments(doc)
+    races = {scorer: of for scorer, of in races.items() if asked.size in of.sizes}
     # A process of one side is told by its name, and which scorer by the environment.
     scorer = os.environ.get("SPEED_SCORER", "")
     if asked.side is not None:
-        sizes = RACES[scorer].sizes[asked.size]
-        race.serve(next(side for side in RACES[scorer].sides if side.name == asked.side), asked.folder, sizes)
+        sizes = races[scorer].sizes[asked.size]
+        race.serve(next(side for side in races[scorer].sides if side.name == asked.side), asked.folder, sizes)
         return
-    result = Result("scores", "", [])
+    result, first = Result(title, "", []), next(iter(races.values()))
     with tempfile.TemporaryDirectory(prefix="speed-") as name:
-        sizes = next(iter(RACES.values())).sizes[asked.size]
-        prepare(Path(name), sizes)
-        for scorer, of in RACES.items():
+        first.prepare(Path(name), first.sizes[asked.size])
+        for scorer, of in races.items():
             os.environ["SPEED_SCORER"] = scorer
             found = race.measure(of, asked, Path(name))
             result.told = found.told
@@ -269,4 +301,4 @@ def _named(scorer: str, figure: Figure) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    run_races("scores", RACES, __doc__)

@@ -32,8 +32,9 @@ def write_project(root: Path) -> Path:
     values = yaml.safe_load(config.read_text())
     watermark = {"model": "of-a-test", "classes": ["yes"]}
     values["scorers"] = {"size": {}, "duplicate": {}, "watermark": watermark}
-    made = ("near_duplicate", "sharpness")
-    values["keep"] = [of for of in values["keep"] if of["column"] not in made]
+    # Of the demo's criteria those on its list's columns, and on columns that these scorers make.
+    here = ("pwatermark", "punsafe", "min_side_px", "aspect_ratio", "duplicate", "watermark")
+    values["keep"] = [of for of in values["keep"] if of["column"] in here]
     config.write_text(yaml.safe_dump(values))
     components = root / "config/components.yaml"
     named = {"of-a-test": {"kind": "image_classifier", "path": "$OF_A_TEST"}}

@@ -17,7 +17,7 @@ import yaml
 from cluster import Cluster, missing_programs
 from fetched import unpacked_package
 from filelock import FileLock
-from warm import READ_AT_START
+from warm import NOT_OF_FORKS
 
 from darkroom.config import load_project
 from darkroom.config.load import merge
@@ -32,9 +32,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Of what is imported and collected next to nothing is garbage; then it is set aside, see below.
 gc.disable()
 
-# Before torch is imported anywhere: waiting threads that spin starve whatever else runs.
+# Before torch is imported anywhere: arithmetic as small as this is slower on several threads, and threads that
+# spin while they wait starve whatever else runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 # The property of a test that is a row of the table in docs/reliability.md.
@@ -123,7 +124,7 @@ class TinyProject:
         return self.folder / stage_folder(load_project(run, self.folder), stage)
 
     def hide(self, module: str) -> None:
-        """Have programs that are started anew find a package not installed."""
+        """Have programs find a package not installed."""
         (self.folder / "src/sitecustomize.py").write_text(
             "import importlib.util\nfind = importlib.util.find_spec\n"
             f"importlib.util.find_spec = lambda name, *rest: None if name == {module!r} else find(name, *rest)\n"
@@ -153,7 +154,7 @@ class TinyProject:
         """The environment of a command, where that can be a fork."""
         if tuple(command[:2]) == ("snakemake", "-n") and "LD_PRELOAD" not in self.variables:
             return warm.plans.environment(self.environment)
-        if READ_AT_START & self.variables.keys() or (self.folder / "src/sitecustomize.py").exists():
+        if NOT_OF_FORKS & self.variables.keys():
             return self.environment
         return warm.jobs.environment(self.environment)
 
@@ -239,6 +240,11 @@ LONGEST = (
     "test_cluster_chain",
     "test_slurm_pinned",
 )
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: made anew at each start, they may differ between processes."""
+    return argname if isinstance(val, bytes) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import polars as pl
 
+from darkroom.components.base import Component
 from darkroom.config.run import Draw, Evaluate
 from darkroom.draw.chunks import chunk_names
 from darkroom.draw.stage import draw_chunk, write_prompts
 from darkroom.evaluate.stage import EvaluateInputs, evaluate
 from darkroom.metrics.base import Inputs
+from darkroom.metrics.extractor import Encoder, Network
 from darkroom.metrics.references import References
 from darkroom.metrics.stage import measure_metric
 from darkroom.metrics.table import METRICS, split_by_applicability
@@ -34,6 +36,7 @@ SPOTS = {"left of": (0.25, 0.5), "right of": (0.75, 0.5), "above": (0.5, 0.25), 
 OTHER = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CORNERS = [(0.25, 0.25), (0.75, 0.75), (0.75, 0.25), (0.25, 0.75)]
 DISTANCE = {"clip": "mean", "num_reference_pictures": 12, "batch_size": 8}
+MEAN = {"mean": Component(kind="clip", path="nowhere")}
 MEASURE = {
     "geneval": {"detector": "contour"},
     "clip_score": {"clip": "mean"},
@@ -52,9 +55,10 @@ class MeanColor:
         return np.ones((len(texts), 3))
 
 
-def mean_clip(*_: Any) -> tuple[MeanColor, dict[str, str]]:
-    """Stands for `darkroom.metrics.embeddings.load`."""
-    return MeanColor(), {"name": "mean", "sha256": "0" * 64, "resize": "none"}
+def mean_clip(*_: Any) -> Network:
+    """Stands for what loads a CLIP in `darkroom.metrics.extractor`."""
+    identity = {"name": "mean", "sha256": "0" * 64, "resize": "none"}
+    return Network(MeanColor(), Encoder("clip", identity, "mean, none"))
 
 
 def scene_of(record: dict[str, Any]) -> Scene:
@@ -160,7 +164,7 @@ class Judged:
     def measure_one(self, name: str) -> dict[str, int]:
         """Measure one metric."""
         inputs = Inputs(
-            drawn_by_model(self.chunks["parquet"], self.chunks["tar"]), self.records, {}, self.references
+            drawn_by_model(self.chunks["parquet"], self.chunks["tar"]), self.records, MEAN, self.references
         )
         section = METRICS[name].section(**self.chosen[name])
         table, protocol = self._paths(name)

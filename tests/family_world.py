@@ -23,7 +23,8 @@ from darkroom.config.run import Cache, Train
 from darkroom.families.table import FAMILIES
 from darkroom.models.families import build_denoiser
 from darkroom.models.training_components import TrainingComponents
-from darkroom.train.stage import SampleFiles, TrainInputs, TrainOutputs, train
+from darkroom.train.inputs import SampleFiles, TrainInputs
+from darkroom.train.stage import TrainOutputs, train
 
 DIFFUSION = {"prediction": "v", "schedule": "scaled_linear", "zero_terminal_snr": True}
 CLIP = {"max_tokens": CLIP_TOKENS, "padded": True}

@@ -1,5 +1,6 @@
 """Small random models of every family that single files hold, as pipelines and as folders; with adapters too."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from test_components import write_tokenizer
 from tiny_encoders import write_t5
 from transformers import (
     CLIPTextConfig,
@@ -144,17 +146,26 @@ def flux(folder: Path):
 PIPELINES = {"sd1": stable_diffusion, "sd2": sd2, "sdxl": sdxl, "sd3": sd3, "flux": flux}
 
 
-def with_adapters(pipeline, folder: Path, rank: int = 2, alpha: float = 4.0) -> None:
+def pipeline_of(kind: str, folder: Path):
+    """A pipeline of the family, whose tokenizer lies in a folder and reads 16 tokens."""
+    write_tokenizer(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}))
+    return PIPELINES[kind](folder)
+
+
+def with_adapters(pipeline, folder: Path, rank: int = 2, alpha: float = 4.0, **options) -> None:
     """Export a pipeline as training does: as it was to base, and to tuned with trained-looking adapters merged."""
     family = family_of(pipeline)
     export_pipeline(pipeline, folder / "base")
     network = getattr(pipeline, family.part)
     targets = TARGETS.get(family.name, TARGETS["unet"])
-    add_lora(network, LoRA(rank=rank, alpha=alpha, targets=targets), seed=0)
+    add_lora(network, LoRA(rank=rank, alpha=alpha, targets=targets, **options), seed=0)
     torch.manual_seed(8)
     with torch.no_grad():
         for name, weights in network.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lokr_w2" in name:
                 weights.normal_(std=0.1)
+            if "magnitude" in name:
+                weights.mul_(torch.rand_like(weights) + 0.5)
     pipeline.register_modules(**{family.part: merged(network)})
     export_pipeline(pipeline, folder / "tuned", lambda new: save_lora(Denoiser(family, network, None), new))

@@ -38,9 +38,10 @@ class Request:
     def __init__(self, handler: "Handler", body: dict[str, Any]) -> None:
         self.handler, self.body = handler, body
         content = body["messages"][0]["content"]
-        self.image: dict[str, Any] = content[0]["image_url"]
-        self.prompt: str = content[1]["text"]
-        self.jpeg = base64.b64decode(self.image["url"].removeprefix("data:image/jpeg;base64,"), validate=True)
+        self.prompt: str = content if isinstance(content, str) else content[1]["text"]
+        self.image: dict[str, Any] = {} if isinstance(content, str) else content[0]["image_url"]
+        url = self.image.get("url", "")
+        self.jpeg = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"), validate=True)
         self.caption = caption_of(self.jpeg, self.prompt)
 
     def choice(self, message: Any, reason: Any = "stop", **more: Any) -> dict[str, Any]:

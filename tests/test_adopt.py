@@ -41,7 +41,8 @@ def sees_later_changes(reader: TinyProject) -> None:
     reader.edit("config/runs/demo.yaml", {"evaluate": {"num_bootstrap": 30}})
     assert reader.planned() == {"evaluate_run", "report_run"}
     reader.edit("config/runs/demo.yaml", {"train": {"learning_rate": 0.0005}})
-    follows = {"draw_chunk", "draw_manifest", "measure_metric", "measure_manifest"}
+    follows = {"draw_chunk", "draw_manifest"}
+    follows |= {"measure_features", "measure_metric", "measure_manifest"}
     assert reader.planned() == {"train_run", *follows, "evaluate_run", "report_run"}
     reader.edit("config/datasets/demo.yaml", {"keep": [{"column": "min_side_px", "min": 100}]})
     planned = reader.planned()

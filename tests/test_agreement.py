@@ -2,13 +2,14 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from darkroom.evaluate.agreement import agreement_lines, agreements
 
@@ -60,6 +61,14 @@ def test_a_distance_without_an_interval_is_shown_and_not_judged() -> None:
     assert "no interval was published" in "\n".join(agreement_lines(rows))
 
 
+def test_of_an_unlike_protocol_what_differs_is_named_and_nothing_else() -> None:
+    here, published = copy.deepcopy(PUBLISHED), copy.deepcopy(PUBLISHED)
+    here["protocol"]["clip"] = {"name": "demo-clip", "pictures": {"real": 1000, "drawn": 528}}
+    published["protocol"]["clip"] = {"name": "demo-clip", "pictures": {"real": 1000, "drawn": 408}}
+    with pytest.raises(ValueError, match=r"^protocol\.clip\.pictures\.drawn is 528 here and 408 published;"):
+        agreements(here, published)
+
+
 def test_another_protocol_and_other_metrics_are_refused() -> None:
     here = changed()
     here["protocol"]["seed"] = 1
@@ -75,10 +84,13 @@ def test_the_command_ends_with_0_or_1_and_says_what_is_missing(tmp_path: Path) -
     (tmp_path / "src").symlink_to(ROOT / "src")
 
     def compare() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "darkroom.cli", "compare", "demo"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        environment = warm.jobs.environment(os.environ)
+        return subprocess.run(
+            ["darkroom", "compare", "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
-    assert compare().returncode == 2 and "missing" in compare().stderr
+    nothing = compare()
+    assert nothing.returncode == 2 and "missing" in nothing.stderr
     here = tmp_path / "results/runs/demo/evaluate/metrics.json"
     here.parent.mkdir(parents=True)
     body = json.loads((ROOT / "published/evaluate-demo/metrics.json").read_text())

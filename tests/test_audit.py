@@ -4,8 +4,6 @@ import csv
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 from base64 import b64decode, b64encode
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +12,7 @@ import polars as pl
 import pytest
 import yaml
 from audit_inputs import DAMAGED, MISSING, NUM_ROWS, WITHOUT_VALUE, write_project
+from browser import in_chromium, needs_browser
 from doc_pages import DOCS, commands
 from PIL import Image
 from report_inputs import HOSTILE
@@ -214,7 +213,7 @@ def test_scores_of_other_settings_than_the_configurations_are_noted(project: Pat
     )
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@needs_browser
 def test_in_a_browser_keys_label_and_the_table_is_saved(project: Path) -> None:
     audit("--column", "pwatermark", "--sample", 20)
     path = project / "results/audits/demo/pwatermark/audit.html"
@@ -243,13 +242,6 @@ def test_in_a_browser_keys_label_and_the_table_is_saved(project: Path) -> None:
     # What the browser has kept is there when the page is opened again, and the first without an answer is shown.
     path.write_text(page.replace(script, ""))
     assert "picture 4 of 20; answered 3: 1 yes, 1 no, 1 unsure" in in_chromium(path)
-
-
-def in_chromium(page: Path) -> str:
-    """The page's elements after its scripts have run, in the browser's own writing."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={Path.cwd()}/browser"]
-    command = ["chromium", *options, "--virtual-time-budget=3000", "--dump-dom", page.absolute().as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_a_larger_sample_holds_the_smaller_one_so_that_labels_stay(project: Path) -> None:

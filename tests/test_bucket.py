@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.bucket import assign, bucket_part, make_buckets, summarise
-from darkroom.config.run import Bucket
+from darkroom.config.bucket import Bucket
 from darkroom.store import read_table, write_table
 
 SMALL = Bucket(resolution_px=64, step_px=16, min_side_px=32, max_side_px=96)
@@ -41,6 +41,48 @@ def test_buckets_keep_sides_and_area_and_exist_turned(options):
         assert options.min_side_px <= min(width, height) and max(width, height) <= options.max_side_px
         assert width * height <= 1.125 * area
         assert (height, width) in buckets
+
+
+NOVELAI = Bucket(resolution_px=512, rule="novelai", max_area_px=512 * 768)
+# As NovelAI's README lists them.
+NOVELAI_19 = (
+    *((256, 1024), (320, 1024), (384, 1024), (384, 960), (384, 896), (448, 832), (512, 768), (512, 704)),
+    *((512, 512), (576, 640), (640, 576), (704, 512), (768, 512), (832, 448), (896, 384), (960, 384)),
+    *((1024, 384), (1024, 320), (1024, 256)),
+)
+
+
+def test_novelai_s_rule_gives_the_19_buckets_that_it_published():
+    assert sorted(make_buckets(NOVELAI)) == sorted(NOVELAI_19)
+    assert NOVELAI.model_dump()["max_area_px"] == 393216
+    assert "rule" not in Bucket().model_dump()
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), min_size=1))
+def test_by_novelai_s_rule_no_other_bucket_has_a_nearer_aspect_ratio(sides):
+    width, height = np.array(sides).T
+    found = assign(width, height, make_buckets(NOVELAI), NOVELAI.rule)
+    ratios = np.array([w / h for w, h in NOVELAI_19])
+    error = np.abs(found.bucket_width / found.bucket_height - width / height)
+    assert np.allclose(error, np.abs(ratios - (width / height)[:, None]).min(axis=1))
+    assert (found.resized_width >= found.bucket_width).all()
+    assert (found.resized_height >= found.bucket_height).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "novelai"}, "rule novelai and max_area_px go together"),
+        ({"max_area_px": 400_000}, "rule novelai and max_area_px go together"),
+        (
+            {"rule": "novelai", "max_area_px": 250_000},
+            "a square of 262144 pixels, more than max_area_px 250000",
+        ),
+    ],
+)
+def test_a_rule_without_what_it_needs_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Bucket(**options)
 
 
 def test_buckets_of_512_px_are_the_usual_ones():
@@ -103,6 +145,34 @@ def test_every_kept_picture_has_one_bucket_or_a_reason(tmp_path):
     }
     upscaled = SMALL.model_copy(update={"allow_upscale": True})
     assert bucket_part(table, selection, upscaled, tmp_path / "out.parquet")["bucketed"] == 5
+
+
+def test_pictures_that_gates_dropped_for_their_captions_have_no_bucket_and_say_why(tmp_path):
+    pictures = [(64, 64), (200, 100), (20, 20), (90, 96), (70, 70)]
+    table, selection = write_part(tmp_path, pictures, [True] * 5)
+    uids = read_table(table)["uid"]
+    plain, told = tmp_path / "plain.parquet", tmp_path / "told.parquet"
+    write_table(plain, pl.DataFrame({"uid": uids, "caption_long": ["a"] * 5}))
+    gates = {
+        "recaption": [None, "flags", "flags", None, None],
+        "rewrite": [None, None, None, "alt_text", None],
+    }
+    paths = [plain]
+    for name, dropped in gates.items():
+        paths.append(tmp_path / f"{name}.parquet")
+        write_table(paths[-1], pl.DataFrame({"uid": uids, "dropped": dropped}))
+    counts = bucket_part(table, selection, SMALL, told, paths)
+    out = read_table(told)
+    assert out["dropped"].to_list() == [None, *["rejected_captions"] * 3, None]
+    assert out["bucket_width"].null_count() == out["crop_top"].null_count() == 3
+    assert counts["dropped"] == {"too_small": 0, "rejected_captions": 3}
+    assert (counts["kept"], counts["bucketed"], sum(counts["buckets"].values())) == (5, 2, 2)
+    summarise([told], SMALL, tmp_path / "buckets.json")
+    assert json.loads((tmp_path / "buckets.json").read_text())["num_dropped"] == counts["dropped"]
+    # Without gates the bytes are those of before.
+    bucket_part(table, selection, SMALL, told)
+    bucket_part(table, selection, SMALL, tmp_path / "again.parquet", [plain])
+    assert (tmp_path / "again.parquet").read_bytes() == told.read_bytes()
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):

@@ -1,6 +1,7 @@
 """The cache stage: what a shard holds, what it refuses, and that it can be made again to the byte."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,12 +13,13 @@ from test_components import CONTEXT, write_clip, write_vae
 
 from darkroom.bucket import bucket_part
 from darkroom.cache.encode import caption_embeddings
-from darkroom.cache.fingerprint import PartTables, expected_fingerprint
+from darkroom.cache.fingerprint import PartTables, captions_in, expected_fingerprint, part_fields, read_part
 from darkroom.cache.stage import cache_null, cache_part
 from darkroom.components.base import Component
 from darkroom.components.text_encoders import load_text_encoder
 from darkroom.components.vae import encode_latents, load_vae
-from darkroom.config.run import Bucket, Cache
+from darkroom.config.bucket import Bucket
+from darkroom.config.run import Cache
 from darkroom.models.training_components import TrainingComponents
 from darkroom.store import read_table, sample_uid, write_table, write_tar
 from darkroom.store.latents import LatentShard, ShardWriter, write_shard, written_shard
@@ -301,12 +303,41 @@ def test_pictures_that_were_dropped_for_their_captions_are_not_encoded(part, com
     captions = read_table(folder / "captions.parquet")
     gates = pl.Series("dropped", ["flags", None, "similarity", *[None] * (captions.height - 3)])
     write_table(tmp_path / "captions.parquet", captions.with_columns(gates))
+    told = [tmp_path / "captions.parquet"]
+    bucket_part(
+        folder / "part.parquet", folder / "selection.parquet", BUCKETS, tmp_path / "buckets.parquet", told
+    )
     counts = make(tmp_path, components)
     shard = LatentShard(
         tmp_path / "cache.safetensors", tmp_path / "cache.parquet", expect(tmp_path, components)
     )
     assert counts["pictures"] == shard.table.height == len(SIDES) - 2
     assert set(captions["uid"]) - set(shard.table["uid"]) == {captions["uid"][0], captions["uid"][2]}
+
+
+def test_rewritten_captions_come_after_the_others_and_a_picture_without_is_refused(
+    part, components, tmp_path
+):
+    folder, _ = part
+    plain, captions = tables_in(folder), read_table(folder / "captions.parquet")
+    said = captions.select("uid", caption_brief=pl.col("caption_long").str.slice(0, 5)).sort(
+        "uid", descending=True
+    )
+    write_table(tmp_path / "rewritten.parquet", said.with_columns(model=pl.lit("m")), sort_by=None)
+    tables = replace(plain, rewritten=tmp_path / "rewritten.parquet")
+    found, before = read_part(tables), read_part(plain)
+    assert [*captions_in(found)] == ["original", "long", "short", "brief"]
+    assert found.drop("caption_brief").equals(before)
+    assert captions_in(found)["brief"] == [text[:5] for text in captions_in(found)["long"]]
+    fields = part_fields(found)
+    assert fields["captions"] != part_fields(before)["captions"]
+    assert fields["caption_names"] == ["original", "long", "short", "brief"]
+    outputs = [tmp_path / "cache.safetensors", tmp_path / "cache.parquet"]
+    cache_part(tables, folder / "part.tar", TrainingComponents(SETTINGS, *components), *outputs)
+    assert LatentShard(*outputs).captions == ("original", "long", "short", "brief")
+    write_table(tmp_path / "rewritten.parquet", said[1:])
+    with pytest.raises(ValueError, match=rf"rewritten\.parquet: has no picture {said['uid'][0]}"):
+        read_part(tables)
 
 
 def test_a_part_without_pictures_gives_an_empty_shard(part, components, tmp_path):

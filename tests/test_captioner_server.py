@@ -26,9 +26,9 @@ from played_captioner import (
     section,
 )
 
+from darkroom.captioners.scratch import scratch_folder
 from darkroom.captioners.served import chat, client
 from darkroom.captioners.server import SPEC
-from darkroom.recaption.stage import scratch_folder
 from darkroom.store import sha256_file
 
 TESTS = Path(__file__).parent
@@ -369,7 +369,7 @@ def test_the_key_is_nowhere_also_where_the_server_repeats_it(
         captioned(part, chosen, tmp_path / "out.parquet")
     records = [record for record in caplog.records if record.name.startswith("darkroom")]
     assert records and not [record for record in records if KEY in record.getMessage()]
-    assert KEY not in str(told.value) and KEY not in repr(client.Endpoint("u", KEY, None, 1, 1, 1, 1))
+    assert KEY not in str(told.value) and KEY not in repr(client.Endpoint("u", KEY, None, 1, 1, 1, 1, "s"))
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 

@@ -1,6 +1,7 @@
 """Jobs that ask a server: killed again and again, with a server of their own, and as Snakemake starts them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from captioner_fixtures import KEY, server, short_pauses  # noqa: F401 - fixtures
 from conftest import TinyProject
 from played_captioner import (
@@ -23,9 +25,10 @@ from played_captioner import (
     section,
 )
 
+from darkroom.captioners.journal import Journal
+from darkroom.captioners.scratch import scratch_folder
 from darkroom.captioners.served import chat
-from darkroom.captioners.served.journal import Journal
-from darkroom.recaption.stage import recaption_part, scratch_folder
+from darkroom.recaption.stage import recaption_part
 from darkroom.store import read_table, sha256_file
 
 TESTS = Path(__file__).parent
@@ -38,7 +41,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from played_captioner import section
-from darkroom.recaption.stage import recaption_part, scratch_folder
+from darkroom.captioners.scratch import scratch_folder
+from darkroom.recaption.stage import recaption_part
 folder = Path({folder!r})
 part = folder / "part.parquet", folder / "part.tar", folder / "selection.parquet"
 print("begins", flush=True)
@@ -59,9 +63,10 @@ def test_a_job_that_is_killed_twenty_times_loses_and_doubles_no_caption(
         request.answer()
 
     server.reply = reply
-    job = [sys.executable, "-c", JOB.format(tests=str(TESTS), folder=str(tmp_path), url=server.url)]
+    job = ["python", "-c", JOB.format(tests=str(TESTS), folder=str(tmp_path), url=server.url)]
+    environment = warm.jobs.environment(os.environ)
     for kill in range(20):
-        with subprocess.Popen(job, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(job, stdout=subprocess.PIPE, env=environment) as process:
             assert process.stdout is not None and process.stdout.readline() == b"begins\n"
             # While it asks: after so many answers more.
             target = gate[0] + 1 + 3 * (kill % 5)
@@ -80,17 +85,17 @@ def test_a_journal_with_a_torn_end_is_read_up_to_it_and_one_of_other_settings_is
     tmp_path: Path,
 ) -> None:
     first = chat.Answer("one\u2028\n two", "stop", 3, None, "m")
-    with Journal(tmp_path, "a") as journal:
-        journal.keep((0, "long", 0), first)
-        journal.keep((0, "short", 0), chat.Answer("torn", "stop"))
+    with Journal(tmp_path, "a", chat.Answer) as journal:
+        journal.keep({(0, "long", 0): first})
+        journal.keep({(0, "short", 0): chat.Answer("torn", "stop")})
     path = tmp_path / "000000.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
-    with Journal(tmp_path, "a") as journal:
+    with Journal(tmp_path, "a", chat.Answer) as journal:
         assert journal.answers == {(0, "long", 0): first}
-        journal.keep((0, "short", 0), chat.Answer("", "refusal"))
-    with Journal(tmp_path, "a") as journal:
+        journal.keep({(0, "short", 0): chat.Answer("", "refusal")})
+    with Journal(tmp_path, "a", chat.Answer) as journal:
         assert journal.answers == {(0, "long", 0): first, (0, "short", 0): chat.Answer("", "refusal")}
-    with Journal(tmp_path, "b") as journal:
+    with Journal(tmp_path, "b", chat.Answer) as journal:
         assert journal.answers == {}
     assert [path.name for path in tmp_path.iterdir()] == ["000003.jsonl"]
 
@@ -163,7 +168,8 @@ def test_a_command_ends_with_its_job_however_that_ends(tmp_path: Path, how: sign
     words = (*PLAYED, "--late", "600", "--child", str(child))
     code = JOB.format(tests=str(TESTS), folder=str(tmp_path), url=LOCAL)
     code = code.replace("section(", f"section(command={words!r}, url=")
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as job:
+    environment = warm.jobs.environment(os.environ)
+    with subprocess.Popen(["python", "-c", code], stderr=subprocess.DEVNULL, env=environment) as job:
         wait_until(child.exists)
         pid = int(child.read_text())
         assert is_alive(pid)

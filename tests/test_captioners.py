@@ -72,7 +72,7 @@ assert "Sides" in schema_text() and "`recaption (kind: sides)`" in reference_mar
 asked = {"captions": {"long": {"prompt": "l"}, "short": {"prompt": "s"}}}
 assert parse_recaption({**asked, "captioner": "c"}).kind == "transformers"
 section = parse_recaption({**asked, "kind": "sides", "eyes": "e"})
-assert [named[1:] for named in named_components(section)] == [("e", "clip")]
+assert [(named.name, named.kind) for named in named_components(section)] == [("e", "clip")]
 assert parse_recaption(section.model_dump(mode="json")) == section
 try:
     parse_recaption({**asked, "kind": "nobody"})

@@ -5,7 +5,8 @@ import pytest
 from conftest import TinyProject
 
 from darkroom.config import load_project
-from darkroom.store import read_manifest, sha256_file
+from darkroom.metrics.references import References
+from darkroom.store import read_manifest, read_table, sha256_file
 from darkroom.store.latents import LatentShard
 
 pytestmark = pytest.mark.slow
@@ -53,11 +54,24 @@ def test_a_caption_more_is_written_cached_and_trained_on_and_a_choice_captions_n
     assert gates["dropped"] == gates["not_passed"]["sampled"] == {"flags": gates["captioned"] - gates["kept"]}
     assert gates["passed"]["long"] == {"at_once": gates["captioned"]}
     assert counts["pictures"] == gates["kept"]
+    buckets = read_manifest(project.results("bucket") / "manifest.json")
+    assert buckets["counts"]["dropped"]["rejected_captions"] == gates["captioned"] - gates["kept"]
+    assert buckets["upstream"].keys() == {"filter", "recaption"}
     assert after["sampled_tries"].to_list() == [2 if gate else 1 for gate in after["sampled_gate"]]
     dropped = after.filter(pl.col("dropped").is_not_null())["uid"].to_list()
     assert dropped and not set(dropped) & set(opened.table["uid"])
-    line = "dropped for its captions by the gate flags"
-    assert line in project.run("darkroom", "trace", dropped[0])
+    told = project.run("darkroom", "trace", dropped[0])
+    assert "dropped for its captions by the gate flags" in told and ": dropped: rejected_captions" in told
+    # Nor are they among the real pictures that metrics compare with.
+    folders = project.results("download"), project.results("bucket")
+    names = [path.stem for path in parts]
+    real = References(
+        [folders[0] / f"{name}.parquet" for name in names],
+        [folders[0] / f"{name}.tar" for name in names],
+        [folders[1] / f"{name}.parquet" for name in names],
+    ).called(10_000)
+    shown = {uid for name in names for uid in read_table(shard.with_name(f"{name}.parquet"))["uid"]}
+    assert set(real) == shown and not shown & set(dropped)
     trained = read_manifest(project.results("train") / "manifest.json")["params"]["train"]
     assert trained["caption_choice"] == {"sampled": 0.4, "short": 0.6}
     digests = [sha256_file(path) for path in parts]

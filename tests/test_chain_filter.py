@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import TinyProject, made_once
 
-from darkroom.store import read_manifest, read_table
+from darkroom.store import TarReader, read_manifest, read_table
 
 pytestmark = pytest.mark.slow
 DATASET = "config/datasets/demo.yaml"
@@ -90,11 +91,51 @@ def test_near_duplicates_are_told_from_hashes_that_stay(changeable: TinyProject)
     assert "scorers: near_duplicate works on what perceptual_hash says; list perceptual_hash too" in output
 
 
+def test_pictures_of_a_reference_set_are_dropped_and_another_set_scores_with_that_scorer_alone(
+    changeable: TinyProject,
+) -> None:
+    dataset, bench = changeable.folder / "results/datasets/demo", changeable.folder / "bench"
+    table = read_table(dataset / "download/part-00001.parquet").filter(status="ok").sort("row")
+    detail = read_table(dataset / "score/part-00001.perceptual_hash.parquet").filter(
+        pl.col("phash_detail") >= 40
+    )
+    rows = table.filter(pl.col("row").is_in(detail["row"].implode())).head(3)
+    bench.mkdir()
+    with TarReader(dataset / "download/part-00001.tar") as tar:
+        files = [tar.read(row["offset"], row["size"]) for row in rows.iter_rows(named=True)]
+    (bench / "one.jpg").write_bytes(files[0])
+    changeable.edit(DATASET, {"scorers": {"in_reference_set": {"sets": {"bench": "bench"}}}})
+    keep = [{"column": "in_reference_set", "equals": False}, *changeable.read(DATASET)["keep"]]
+    changeable.edit(DATASET, {"keep": keep})
+    assert planned(changeable) == (
+        {"score_references", "score_part", "score_manifest", "filter_part", "filter_manifest"},
+        {"in_reference_set"},
+    )
+    changeable.run("snakemake", "filter")
+    assert planned(changeable) == (set(), set())
+    funnel = read_manifest(dataset / "filter/funnel.json")
+    (step,) = (step for step in funnel["criteria"] if step["criterion"] == "in_reference_set")
+    assert step["fails"] >= 1
+    found = read_table(dataset / "score/part-00001.in_reference_set.parquet").filter(row=rows["row"][0])
+    assert found.row(0)[2:] == (True, "bench", "local:one.jpg")
+    judges = read_manifest(dataset / "score/manifest.json")["judges"]["in_reference_set"]
+    assert judges["reference set bench"]["pictures"] == 1
+    (bench / "two.jpg").write_bytes(files[1])
+    rules, scorers = planned(changeable)
+    assert {"score_references", "score_part"} <= rules and scorers == {"in_reference_set"}
+    changeable.run("snakemake", "filter")
+    found = read_table(dataset / "score/part-00001.in_reference_set.parquet").filter(row=rows["row"][1])
+    assert found["reference_picture"].to_list() == ["local:two.jpg"]
+    shutil.rmtree(bench)
+    output = changeable.run("snakemake", "-n", "filter", check=False)
+    assert "config/datasets/demo.yaml: scorers.in_reference_set.sets.bench: bench is no folder, tar" in output
+
+
 def test_a_filter_that_keeps_nothing_fails_and_says_which_criterion(changeable: TinyProject) -> None:
     keep = [{"column": "min_side_px", "min": 40}, {"column": "aspect_ratio", "max": 0.5}]
     changeable.edit(DATASET, {"keep": keep})
     output = changeable.run("snakemake", "filter", check=False)
-    assert re.search(r"nothing is kept of 209 rows; the last \d+ fell to 'aspect_ratio'", output)
+    assert re.search(r"nothing is kept of 211 rows; the last \d+ fell to 'aspect_ratio'", output)
     assert not (changeable.folder / "results/datasets/demo/filter/funnel.json").exists()
 
 

@@ -20,9 +20,8 @@ GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
 
 @pytest.fixture
 def changeable(finished_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
-    """A copy of the finished project that runs its own library."""
+    """A copy of the finished project."""
     copy = finished_project.copy(tmp_path / "copy")
-    copy.variables = {"PYTHONPATH": str(copy.folder / "src")}
     # DVC leaves what it recorded read-only, and Snakemake refuses to plan to write that.
     for path in (copy.folder / "results").rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -144,13 +143,14 @@ def test_a_command_without_a_profile_makes_nothing_again_for_the_time_of_a_scrip
 
 def test_a_raised_version_makes_its_stage_and_what_follows_stale(changeable: TinyProject) -> None:
     follow = {"recaption_part", "recaption_manifest", "cache_part", "cache_manifest", "train_run"}
-    follow |= {"draw_chunk", "draw_manifest", "measure_metric", "measure_manifest"}
+    follow |= {"draw_chunk", "draw_manifest", "measure_features", "measure_metric", "measure_manifest"}
     follow |= {"evaluate_run", "report_run"}
     package = changeable.folder / "src/darkroom"
     append(package / "recaption/__init__.py", "VERSION = 101\n")
     assert changeable.planned() == follow
     append(package / "filter/__init__.py", "VERSION = 102\n")
     selected = follow | {"filter_part", "filter_manifest", "bucket_part", "bucket_manifest"}
+    selected |= {"measure_references"}
     assert changeable.planned() == selected
     append(package / "score/__init__.py", "VERSION = 103\n")
     assert changeable.planned() == selected | {"score_part", "score_dataset", "score_manifest"}

@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 QUICK = {"darkroom-init-seconds-before-status-checks": 1, "seconds-between-status-checks": 1}
 SUBMITTED = {
     *("urls", "download_part", "score_part", "score_dataset", "filter_part", "recaption_part"),
-    *("bucket_part", "cache_part", "cache_null", "train_run", "draw_chunk", "measure_metric"),
-    *("evaluate_run", "report_run"),
+    *("bucket_part", "cache_part", "cache_null", "train_run", "draw_chunk"),
+    *("measure_features", "measure_references", "measure_metric", "evaluate_run", "report_run"),
 }
 DATASET_STAGES = ("download", "score", "filter", "recaption")
 RUN_STAGES = ("bucket", "cache")

@@ -26,7 +26,7 @@ def component(kind: str, path: Any, **more: Any) -> Component:
 def test_the_demos_components_are_fine_and_every_kind_is_known() -> None:
     listed = yaml.safe_load((ROOT / "config/components.yaml").read_text())
     demo = [Component(**values) for values in listed.values() if "_demo" in values["path"]]
-    assert {found.kind for found in demo} == {"vae", "text_encoder", "clip", "captioner"}
+    assert {found.kind for found in demo} == {"vae", "text_encoder", "clip", "captioner", "image_classifier"}
     for found in demo:
         check_component(found.model_copy(update={"path": str(ROOT / found.path)}))
     assert set(NEEDS) == set(Component.model_fields["kind"].annotation.__args__)  # type: ignore[union-attr]
@@ -41,7 +41,11 @@ def test_the_demos_components_are_fine_and_every_kind_is_known() -> None:
             "diffusion_pytorch_model.safetensors",
             r"has no diffusion_pytorch_model.safetensors, which a vae",
         ),
-        ("clip", "model.safetensors", r"has no model.safetensors, which a clip has"),
+        (
+            "clip",
+            "model.safetensors",
+            r"has no model.safetensors or open_clip_model.safetensors or open_clip_py",
+        ),
         ("clip", "preprocessor_config.json", r"has no preprocessor_config.json or processor_config.json"),
         ("clip", "merges.txt", r"has no tokenizer \(vocab.json and merges.txt, or tokenizer.json\), nor has"),
         ("captioner", "config.json", r"has no config.json, which a captioner has"),

@@ -233,7 +233,9 @@ def test_every_component_that_the_configuration_names_is_found_by_one_walk() -> 
     """Also those of sections to come: what depends on components asks for the marks, not for names of fields."""
     found = {
         name: [
-            tuple(named) for section in (project.run, project.dataset) for named in named_components(section)
+            tuple(named[:3])
+            for section in (project.run, project.dataset)
+            for named in named_components(section)
         ]
         for name in ("demo", "pixelprose-sd3", "flux-tiny")
         for project in [load_project(name, ROOT)]
@@ -245,6 +247,9 @@ def test_every_component_that_the_configuration_names_is_found_by_one_walk() -> 
             (f"measure.{metric}.clip", "demo-clip", "clip")
             for metric in ("clip_score", "frechet_clip_distance", "kernel_clip_distance")
         ),
+        ("scorers.clip_similarity.clip", "demo-clip", "clip"),
+        ("scorers.watermark.model", "demo-watermark", "image_classifier"),
+        ("scorers.clip_embedding.clip", "demo-clip", "clip"),
         ("recaption.captioner", "demo-captioner", "captioner"),
     ]
     assert ("model.pretrained", "sd3-medium", "model") in found["pixelprose-sd3"]
@@ -266,6 +271,6 @@ def test_the_components_of_a_stage_are_those_of_its_sections(name: str) -> None:
     model = {project.run.model.pretrained} - {None}
     assert component_names(project, "cache") == sorted(encoding)
     assert component_names(project, "train") == sorted(encoding | model)
-    judges = {metric.clip for metric in project.run.measure.chosen.values() if hasattr(metric, "clip")}
+    judges = {getattr(metric, "clip", None) for metric in project.run.measure.chosen.values()} - {None}
     assert component_names(project, "measure") == sorted(judges) and judges
     assert component_names(project, "download") == component_names(project, "bucket") == []

@@ -157,6 +157,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"model": {"lora": {"targets": ["to_q"]}}},
         ("lora.targets: a mmdit has no layer 'to_q'", "(all: qkv, attention_out,"),
     ),
+    "a rank for a layer without adapters": (
+        {"model": {"lora": {"targets": ["qkv", "mlp_in"], "rank_pattern": {"blocks.0.mlp_im": 8}}}},
+        ("model.lora: rank_pattern: 'blocks.0.mlp_im' is none of targets", "did you mean 'mlp_in'?"),
+    ),
     "LoRA on a layer that another MLP would have": (
         {"model": {"lora": {"targets": ["mlp_gate"]}}},
         ("lora.targets: 'mlp_gate' is of mlp: swiglu alone", "write that, or leave it out"),
@@ -259,6 +263,9 @@ def test_snakemake_refuses_before_any_job_and_names_the_file(
     if find_spec("bitsandbytes") is None:
         optimizer = {"train": {"optimizer": "adamw8bit"}}
         cases.append((optimizer, ("adamw8bit needs bitsandbytes", "run `pip install bitsandbytes`")))
+    if find_spec("mlflow") is None:
+        tracked = {"trackers": [{"kind": "mlflow"}]}
+        cases.append((tracked, ("trackers: kind mlflow needs mlflow", "run `uv pip install -e '.[mlflow]'`")))
     for wrong, told in cases:
         write_runs(project.folder, wrong)
         project.variables = {"CUDA_VISIBLE_DEVICES": ""}

@@ -104,7 +104,8 @@ def test_an_unknown_metric_or_kind_of_prompts_is_refused_with_the_nearest(tmp_pa
         ("draw: {prompts: {kind: fil}}", "draw.prompts.kind: no kind 'fil'; did you mean 'file'?"),
         (
             "measure: {geneval: {detector: contours}}",
-            "measure.geneval.detector: no such detector; known: contour",
+            "measure.geneval.detector: no object_detector 'contours' in config/components.yaml; did you mean"
+            " 'contour'?",
         ),
     ):
         run.write_text(f"extends: demo\n{text}\n")

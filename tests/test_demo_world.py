@@ -3,8 +3,8 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +12,12 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+import torch
+import warm
 from PIL import Image, ImageOps
 
+from darkroom.components.base import Component
+from darkroom.components.clip import load_clip
 from darkroom.config import load_project
 from darkroom.scorers.perceptual_hash import hashes
 from darkroom.scorers.quality import reduced_luma, sharpness
@@ -21,8 +25,9 @@ from darkroom_demo.alttexts import alt_text
 from darkroom_demo.captions import is_right, long_caption
 from darkroom_demo.faults import BY_NAME, FAULTS
 from darkroom_demo.layout import count_rows
-from darkroom_demo.scenes import Scene, is_held_out, sample_scene
+from darkroom_demo.scenes import Scene, is_held_out, sample_scene, square_of
 from darkroom_demo.section import DemoSource
+from darkroom_demo.subjects import squared
 from darkroom_demo.world import DemoWorld, write_urls
 
 SOURCE = DemoSource(kind="demo", num_scenes=400, num_digits=12, num_photos=12, seed=3)
@@ -70,8 +75,9 @@ def fingerprint(world: DemoWorld) -> str:
 def test_another_process_makes_the_same_list_and_the_same_bytes(world):
     code = "from test_demo_world import *; print(fingerprint(DemoWorld(SOURCE)))"
     folder = Path(__file__).parent
+    environment = warm.jobs.environment(os.environ)
     other = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+        ["python", "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
     assert other.stdout.strip() == fingerprint(world)
 
@@ -216,6 +222,7 @@ def test_pictures_have_the_size_that_the_filter_expects(world):
 def test_pictures_show_their_subject(world):
     skipped = (
         "visible_watermark",
+        "missed_watermark",
         "png_rgba",
         "png_palette",
         "png_grey",
@@ -267,6 +274,14 @@ def test_repeats_repeat_what_they_say(world):
     for row in rows_of(world, "exact_duplicate"):
         assert world.picture_bytes(row.row) == world.picture_bytes(row.original)
         assert row.url != world.rows[row.original].url
+    for row in rows_of(world, "square_copy"):
+        whole, square = (
+            np.asarray(opened(world, world.rows[n]).convert("RGB")) for n in (row.original, row.row)
+        )
+        side = min(whole.shape[:2])
+        top, left = ((n - side) // 2 for n in whole.shape[:2])
+        assert square.shape == (side, side, 3) and max(whole.shape) > 1.2 * side
+        assert difference(Image.fromarray(square), whole[top : top + side, left : left + side]) < 8
     for row in rows_of(world, "near_duplicate"):
         assert len(world.picture_bytes(row.row)) < len(world.picture_bytes(row.original))
         small = cv2.resize(np.asarray(opened(world, row)), opened(world, world.rows[row.original]).size)
@@ -296,14 +311,33 @@ def test_the_scorers_find_what_is_planted_for_them_and_little_else(world):
         assert max(abs(np.subtract(found[row.row][3:], found[row.original][3:]))) <= 8
 
 
+def test_the_clip_finds_squares_that_the_hash_misses_and_few_others(world):
+    options = load_project("demo", ROOT).dataset.scorers
+    clip = load_clip(Component(kind="clip", path=str(ROOT / "src/darkroom_demo/components/clip")))
+    subjects = [world.subject(row.row) for row in world.rows if row.kind == "scene"]
+    cut = [(subject, squared(subject)) for subject in subjects if square_of(subject.scene)]
+    assert len(cut) > 20
+    pairs = [[as_jpeg(Image.fromarray(one.draw())) for one in pair] for pair in cut]
+    before, after = (clip.encode_images([pair[side] for pair in pairs]) for side in (0, 1))
+    least = options.clip_duplicate.min_cosine
+    assert ((before * after).sum(dim=1) >= least).float().mean() >= 0.7
+    found = [[hashes(Image.fromarray(one))[0] for one in pair] for pair in pairs]
+    near = [bits(one, other) <= 40 and bits(one[:16], other[:16]) <= 4 for one, other in found]
+    assert sum(near) <= 0.05 * len(near)
+    told = [is_right(long_caption(square.scene), square.scene) for _, square in cut]
+    assert all(told) and not any(is_held_out(square.scene) for _, square in cut)
+    cosines = before @ before.T - torch.eye(len(before))
+    assert (cosines.amax(dim=1) >= least).float().mean() <= 0.05
+
+
 def bits(one: str, other: str) -> int:
     return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
-def as_jpeg(image: Image.Image) -> bytes:
+def as_jpeg(image: Image.Image) -> np.ndarray:
     file = io.BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=95)
-    return file.getvalue()
+    return np.asarray(Image.open(file))
 
 
 def test_a_watermark_can_be_seen(world):

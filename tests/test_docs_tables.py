@@ -59,8 +59,8 @@ def test_the_columns_of_the_docs_are_those_of_the_files(finished_project: TinyPr
 
 def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> None:
     from darkroom.bucket import bucket_part
-    from darkroom.config.run import Bucket
-    from darkroom.recaption.stage import captions_schema
+    from darkroom.config.bucket import Bucket
+    from darkroom.recaption.written import captions_schema
     from darkroom.sources.table import list_columns
     from darkroom.store import write_table
     from darkroom.store.latents import table_columns
@@ -70,7 +70,8 @@ def test_the_columns_of_the_docs_are_those_of_the_schemas(tmp_path: Path) -> Non
     datasets, caches, runs = "results/datasets/demo", "results/caches/CACHE", "results/runs/demo"
     carried = list_columns(load_project("demo", ROOT).dataset.source)
     parts = Parts(tmp_path, [sample(0, width=512, height=512)], carried=dict.fromkeys(carried, pl.Float64))
-    others = {"near_duplicate": pl.Boolean, "sharpness": pl.Float64}
+    others = {"near_duplicate": pl.Boolean, "sharpness": pl.Float64, "watermark": pl.Float32}
+    others |= {"clip_duplicate": pl.Boolean, "clip_similarity": pl.Float32}
     keys = pl.read_parquet(parts.tables[0], columns=["uid", "row"])
     write_table(
         tmp_path / "others.parquet", keys.with_columns(pl.lit(None, of).alias(n) for n, of in others.items())

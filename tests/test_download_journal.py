@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import cast
 
 import polars as pl
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_download_server import GOOD, Handler, Server, serving, settings
@@ -76,7 +76,7 @@ def make(
 def child(urls: Path, folder: Path, server: Server, deadly: str = "") -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     told = [urls, folder, server.server_port, settings(**CHOSEN).model_dump_json(), deadly]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *map(str, told)])
+    return subprocess.Popen(["python", "-c", CHILD, *map(str, told)], env=warm.jobs.environment(os.environ))
 
 
 def bytes_of(folder: Path) -> list[bytes]:

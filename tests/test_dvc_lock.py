@@ -16,7 +16,7 @@ from conftest import TinyProject
 
 pytestmark = pytest.mark.slow
 
-RECORD = [sys.executable, "workflow/scripts/dvc_commit.py"]
+RECORD = ["python", "workflow/scripts/dvc_commit.py"]
 
 
 def publish(root: Path, *runs: str) -> None:

@@ -27,7 +27,7 @@ from darkroom.families import reference
 from darkroom.families.sd3 import join_text
 from darkroom.families.table import FAMILIES
 from darkroom.formats.diffusers import load_pipeline
-from darkroom.formats.lora import LORA_FILE
+from darkroom.formats.lora_files import LORA_FILE
 from darkroom.models.families import build_denoiser, use_attention
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.schedulers import make_scheduler

@@ -23,15 +23,28 @@ TESTED = FamilyCases(
             {"params": UNET, "lora": {**LORA, "targets": ["to_q", "to_v", "conv1"]}},
             "StableDiffusionPipeline",
         ),
+        "unet-sd-lora-dora": (
+            {
+                "params": UNET,
+                "lora": {
+                    **LORA,
+                    "method": "dora",
+                    "targets": ["to_q", "conv1"],
+                    "rank_pattern": {"attn1.to_q": 3},
+                },
+            },
+            "StableDiffusionPipeline",
+        ),
     },
     again=["gradient_checkpointing"],
 )
 
 
-def test_adapters_alone_are_trained_and_their_file_turns_the_base_model_into_the_trained_one(trained):
+@pytest.mark.parametrize("case", [case for case in TESTED.cases if "lora" in case])
+def test_adapters_alone_are_trained_and_their_file_turns_the_base_model_into_the_trained_one(trained, case):
     import diffusers
 
-    folder = trained("unet-sd-lora").folder
+    folder = trained(case).folder
     whole = diffusers.StableDiffusionPipeline.from_pretrained(folder / "model")
     base = diffusers.UNet2DConditionModel.from_pretrained(folder / "untrained" / "unet")
     state, merged = base.state_dict(), whole.unet.state_dict()

@@ -113,11 +113,11 @@ def test_a_score_that_is_no_finite_number_is_null_and_counted_and_its_picture_st
     [
         ("list.csv", "\ufeffURL,TEXT\r\nhttp://a,grün\r\n\r\n".encode()),
         ("LIST.CSV", "URL,TEXT\nhttp://a,grün".encode()),
-        ("List.Tsv.GZ", gzip.compress("URL\tTEXT\nhttp://a\tgrün\n".encode())),
+        ("List.Tsv.GZ", gzip.compress("URL\tTEXT\nhttp://a\tgrün\n".encode(), mtime=0)),
         ("list.jsonl", '\ufeff{"URL": "http://a", "TEXT": "grün"}\r\n\r\n'.encode()),
         (
             "list.ndjson.gz",
-            gzip.compress(b'{"TEXT": "gr\\u00fcn", "more": {"a": 1}, "URL": "http://a"}'),
+            gzip.compress(b'{"TEXT": "gr\\u00fcn", "more": {"a": 1}, "URL": "http://a"}', mtime=0),
         ),
     ],
 )
@@ -294,7 +294,7 @@ def test_json_that_is_nested_without_end_is_a_mistake_in_its_line(tmp_path: Path
         count_rows(parse_source(classes))
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a cat"}\n' + deep)
     for read in (read_prompts, read_records):
-        with pytest.raises(ValueError, match=r"prompts.jsonl, line \d: "):
+        with pytest.raises(ValueError, match=r"prompts.jsonl, (line|row) \d: "):
             read(tmp_path / "prompts.jsonl")
 
 

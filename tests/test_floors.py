@@ -2,11 +2,13 @@
 
 import ast
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from darkroom.imports import quick_imports
 
@@ -15,20 +17,32 @@ LIBRARIES = {"torch", "diffusers", "transformers", "numpy", "PIL"}
 # The rooms of darkroom (packages, and modules beside them) from the ground up. A room imports those of floors
 # below its own, inside functions too.
 FLOORS = (
-    {"exported", "kinds", "imports", "settings", "store", "lock", "precision", "differences", "apportion"},
-    {"components", "download", "pinned"},
+    {
+        "exported",
+        "kinds",
+        "imports",
+        "refused",
+        "settings",
+        "store",
+        "lock",
+        "precision",
+        "differences",
+        "apportion",
+        "quotes",
+    },
+    {"components", "download", "pinned", "rows"},
     {"families", "sources", "scorers", "captioners", "benchmarks", "trackers", "jobs"},
-    {"metrics", "gates"},
+    {"metrics", "gates", "rewriters"},
     {"config"},
     {"objectives", "models", "graph", "score", "filter", "recaption", "bucket", "slurm"},
-    {"formats"},
-    {"cache", "sample", "measuring"},
+    {"formats", "rewrite"},
+    {"cache", "sample"},
     {"train", "draw", "export"},
     {"evaluate"},
-    {"report"},
+    {"report", "watch", "measuring"},
     {"stages"},
     {"publish"},
-    {"retry", "trace"},
+    {"retry", "trace", "all_runs"},
     {"audit"},
     {"cli"},
 )
@@ -114,7 +128,8 @@ def test_darkroom_imports_neither_the_demo_nor_another_package_of_this_project()
     ],
 )
 def test_any_module_can_be_imported_first(first):
-    subprocess.run([sys.executable, "-c", f"import {first}"], check=True)
+    environment = warm.jobs.environment(os.environ)
+    subprocess.run(["python", "-c", f"import {first}"], check=True, env=environment)
 
 
 def test_reading_the_configuration_imports_no_torch():

@@ -11,35 +11,36 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from doc_pages import DOCS, ROOT, blocks, commands
-from format_models import PIPELINES, with_adapters
+from format_models import PIPELINES, pipeline_of, with_adapters
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_components import write_tokenizer
 from test_docs import write_examples
 from typer.testing import CliRunner
 
 from darkroom.cli import app
 from darkroom.export import export_file
-from darkroom.formats.lora import LORA_FILE
+from darkroom.formats.lora_files import LORA_FILE
 
 NETWORK = "model.diffusion_model."
 
 
+def exported(folder: Path, kind: str, **options) -> SimpleNamespace:
+    """A base model, the same with adapters (rank 2, alpha 4), and kohya's file of these."""
+    with_adapters(pipeline_of(kind, folder), folder, **options)
+    lora, notes = export_file(str(folder / "tuned"), "lora_kohya", folder / "lora.safetensors", "float32")
+    return SimpleNamespace(
+        base=folder / "base", tuned=folder / "tuned", lora=lora, folder=folder, notes=notes
+    )
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """`models(kind)`: a base model, the same with adapters (rank 2, alpha 4), and kohya's file of these."""
+    """`models(kind)`, see `exported`."""
     done = {}
 
     def get(kind):
         if kind not in done:
-            folder = tmp_path_factory.mktemp(kind)
-            write_tokenizer(folder)
-            (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}))
-            with_adapters(PIPELINES[kind](folder), folder)
-            lora, _ = export_file(str(folder / "tuned"), "lora_kohya", folder / "lora.safetensors", "float32")
-            done[kind] = SimpleNamespace(
-                base=folder / "base", tuned=folder / "tuned", lora=lora, folder=folder
-            )
+            done[kind] = exported(tmp_path_factory.mktemp(kind), kind)
         return done[kind]
 
     return get
@@ -56,6 +57,11 @@ def patched(weights: dict[str, torch.Tensor], lora: dict[str, torch.Tensor]) -> 
         down, alpha = lora.pop(f"{key}.lora_down.weight"), lora.pop(f"{key}.alpha", None)
         scale = 1.0 if alpha is None else alpha.item() / down.shape[0]
         found[name] = weight + scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        dora_scale = lora.pop(f"{key}.dora_scale", None)
+        if dora_scale is not None:  # over the norm of the base's rows, where there is one scale for each row
+            assert dora_scale.shape == (len(weight), *[1] * (weight.ndim - 1))
+            norm = weight.flatten(1).norm(dim=1).reshape(dora_scale.shape)
+            found[name] *= dora_scale / (norm + torch.finfo(weight.dtype).eps)
     assert not lora, f"nothing is known by these names: {sorted(lora)}"
     return found
 
@@ -138,7 +144,11 @@ def test_a_model_without_adapters_and_one_of_another_kind_are_refused(models, tm
     state = load_file(model.tuned / LORA_FILE)
     first = min(state)
     cases = {
-        "has use_dora: lora_kohya holds plain LoRA": (state, told | {"unet.use_dora": True}),
+        "has use_rslora: lora_kohya holds LoRA, DoRA and LoKr": (state, told | {"unet.use_rslora": True}),
+        "has no dora_norm_ratios.safetensors, .* --format single_file": (
+            state,
+            told | {"unet.use_dora": True},
+        ),
         "says no rank and alpha": (state, {}),
         f"has {first}.magnitude: lora_kohya": (state | {f"{first}.magnitude": state[first].clone()}, told),
         "adapters of down_blocks.9, and the network": (

@@ -20,11 +20,10 @@ from diffusers.loaders.single_file_utils import (
     convert_flux_transformer_checkpoint_to_diffusers,
     convert_ldm_vae_checkpoint,
 )
-from format_models import PIPELINES
+from format_models import PIPELINES, pipeline_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sample_folders import ours  # noqa: F401 (a fixture)
-from test_components import write_tokenizer
 from typer.testing import CliRunner
 
 from darkroom.cli import app
@@ -50,9 +49,7 @@ def models(tmp_path_factory):
     def get(kind):
         if kind not in done:
             folder = tmp_path_factory.mktemp(kind)
-            write_tokenizer(folder)
-            (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}))
-            pipeline = PIPELINES[kind](folder)
+            pipeline = pipeline_of(kind, folder)
             exported = export_pipeline(pipeline, folder / "model")
             path, notes = export_file(str(exported), "single_file", folder / "one.safetensors", "float32")
             done[kind] = SimpleNamespace(folder=exported, pipeline=pipeline, path=path, notes=notes)
@@ -297,7 +294,7 @@ def test_the_command_says_what_is_wrong_and_replaces_nothing_unasked(models, tmp
         return result.output
 
     folder = str(models("sd1").folder)
-    assert "--format gguf is none of single_file, lora_kohya" in told(folder, "--format", "gguf")
+    assert "--format onnx is none of single_file, lora_kohya, gguf" in told(folder, "--format", "onnx")
     assert "--dtype int8 is none of float16" in told(folder, "--format", "single_file", "--dtype", "int8")
     assert "has no model_index.json" in told(str(tmp_path), "--format", "single_file")
     assert "nowhere is neither a folder nor a run" in told("nowhere", "--format", "single_file")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import warm
 from test_download_server import GOOD, Handler, Server, serving, settings
 
 from darkroom.download.manners import hosts
@@ -75,8 +77,9 @@ def two_jobs(
         paths = [f"/{name}{i}.jpg" for i in range(num)]
         server.routes.update(dict.fromkeys(paths, server.routes["/gauge"]))
         write_list(tmp_path / name / "urls.parquet", [server.base + path for path in paths])
-        command = [sys.executable, "-c", PART, str(tmp_path / name), str(folder), str(pause_s)]
-        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        command = ["python", "-c", PART, str(tmp_path / name), str(folder), str(pause_s)]
+        environment = warm.jobs.environment(os.environ)
+        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
     try:
         yield jobs
     finally:

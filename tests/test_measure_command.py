@@ -265,9 +265,9 @@ def test_what_is_missing_is_told_before_any_picture_is_read(weights, drawn, real
     inception, clip = (f"{kind}={weights / kind}" for kind in ("inception", "clip"))
     both = ["--reference", real, "--component"]
     for arguments, told in (
-        (["fidd"], "there is no metric 'fidd'; there are geneval, clip_score, fid, fid_infinity"),
+        (["fidd"], "there is no metric 'fidd'; there are geneval, clip_score, text_rendering, vlm_judge"),
         ([","], "name one or more metrics of geneval"),
-        (["geneval"], "geneval needs detector, which a run says: see docs/measure.md"),
+        (["geneval"], "geneval stands on a component: give --component object_detector=FOLDER"),
         (["fid", "--reference", real], "fid stands on a component: give --component inception=FOLDER; it is"),
         (["fid", *both, "inception"], "--component inception: should be KIND=FOLDER"),
         (["fid", *both, "inception=nowhere"], "is neither a folder nor of config/components.yaml (fid-inception)"),

@@ -1,7 +1,6 @@
 """FID, KID and FD-DINOv2 are torch-fidelity's and dgm-eval's numbers, on equal random weights."""
 
 import pickle
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +225,7 @@ def test_a_folder_that_is_no_dinov2_is_refused(tmp_path) -> None:
 def test_a_plan_says_which_weights_are_missing_and_where_they_are_to_be_had(make_tiny_project) -> None:
     project = make_tiny_project("without-weights")
     project.edit("config/runs/demo.yaml", {"measure": {"fid": {"inception": "fid-inception"}}})
-    command = [sys.executable, "-m", "snakemake", "-n", "measure"]
+    command = ["snakemake", "-n", "measure"]
     output = project.run(*command, check=False)
     where = "it is to be had from https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-"
     told = "$FID_INCEPTION: the environment variable FID_INCEPTION is not set; export FID_INCEPTION=FOLDER"

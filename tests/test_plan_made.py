@@ -1,10 +1,13 @@
 """A plan of what is made already, and of what a failed disk has left of it."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import ROOT
 
 from darkroom.config import load_project
@@ -17,7 +20,18 @@ import plan
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick() -> Iterator[None]:
+    """What starts this Python starts forks, see `warm`."""
+    environment = warm.plans.environment(os.environ)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "executable", shutil.which("python"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of 40 parts in which every file is there; its making asserts that nothing is to be done."""
     folder = tmp_path_factory.mktemp("made")
     plan.make_project(folder, num_rows=400)

@@ -31,10 +31,17 @@ SUBMITTED = {
     "train_run": f"-p gpu -t 240 --mem 6000 --nodes=2 {COMMON} --ntasks-per-node=2 --cpus-per-task=2 {LOG} "
     "--signal=USR1@600 --gres=gpu:2",
     "draw_chunk": ONE_GPU.replace("--cpus-per-task=1", "--cpus-per-task=2"),
+    "measure_features": ONE_GPU.replace("--cpus-per-task=1", "--cpus-per-task=2"),
+    "measure_references": ONE_GPU.replace("--cpus-per-task=1", "--cpus-per-task=2"),
     "measure_metric": ONE_GPU.replace("--cpus-per-task=1", "--cpus-per-task=2"),
     "evaluate_run": TABLES,
     "report_run": WHOLE_DATASET,
 }
+# The demo compares with no set of pictures, rewrites no captions, and judges its model at the end alone.
+NOT_OF_THE_DEMO = {
+    *("score_references", "rewrite_part", "train_leg", "watch_step", "measure_mixed_references"),
+}
+LOCAL_ELSEWHERE = {"rewrite_manifest", "watch_manifest"}
 # Few seconds on small files each; the rest is sent to the cluster.
 LOCAL = {"download", "score", "filter", "recaption", "bucket", "cache", "draw", "measure"}
 LOCAL = {f"{stage}_manifest" for stage in LOCAL} | {"draw_prompts"}
@@ -93,7 +100,9 @@ def test_the_sbatch_line_of_every_rule(on_shims: TinyProject) -> None:
     assert found == SUBMITTED
     per_rule = Counter(job.split("_wildcards_")[0] for job in lines)
     # Two of the demo's scorers look at the whole dataset.
-    several = {r for r in SUBMITTED if r.endswith(("_part", "_chunk", "_metric"))} | {"score_dataset"}
+    several = {r for r in SUBMITTED if r.endswith(("_part", "_chunk", "_features", "_metric"))} | {
+        "score_dataset"
+    }
     assert {rule for rule, number in per_rule.items() if number > 1} == several
     assert all("--retries 0" in wrapped and "slurm-jobstep" in wrapped for _, wrapped in lines.values())
 
@@ -121,13 +130,13 @@ def test_every_rule_is_either_local_or_sent_to_the_cluster() -> None:
     text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
     bodies = dict(zip(*[iter(re.split(r"^ *rule (\w+):\n", text, flags=re.MULTILINE)[1:])] * 2, strict=True))
     local = {name for name, body in bodies.items() if "localrule: True" in body}
-    assert local == LOCAL | {"all"}
-    assert local | set(SUBMITTED) == rules()
+    assert local == LOCAL | LOCAL_ELSEWHERE | {"all"}
+    assert local | set(SUBMITTED) | NOT_OF_THE_DEMO == rules()
 
 
 def test_the_profile_names_only_rules_that_exist() -> None:
     profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
-    assert set(profile["set-resources"]) <= set(SUBMITTED)
+    assert set(profile["set-resources"]) <= set(SUBMITTED) | NOT_OF_THE_DEMO
     assert set(profile["set-threads"]) <= set(SUBMITTED)
 
 
@@ -180,4 +189,4 @@ def test_a_hundred_million_pictures_are_about_a_thousand_submissions(tmp_path: P
     light = set(rules) - set(SUBMITTED)
     assert light == LOCAL | {"all"}
     assert all(rules[name] == 1 for name in light)
-    assert rules["download_part"] == 200 and sum(rules[name] for name in SUBMITTED) == 1212
+    assert rules["download_part"] == 200 and sum(rules[name] for name in SUBMITTED) == 1215

@@ -1,8 +1,8 @@
 """Captions that do not pass are asked for again, of others too, and pictures without are dropped: all counted."""
 
 import json
+import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import warm
 from captioner_fixtures import server, short_pauses  # noqa: F401 - fixtures
 from played_captioner import MODEL, Request, Server, caption_of, make_pictures, section, serving
 from test_captioners import PLUGIN
@@ -17,9 +18,10 @@ from test_recaption import captioned as captioned_by_llava
 from test_recaption import component, make_part, one_thread, with_captions  # noqa: F401 - fixtures
 
 from darkroom.captioners.base import RETRY_TEMPERATURE
+from darkroom.captioners.scratch import scratch_folder
 from darkroom.captioners.table import CAPTIONERS
 from darkroom.config.gates import CaptionGates
-from darkroom.recaption.stage import recaption_part, scratch_folder
+from darkroom.recaption.stage import recaption_part
 from darkroom.store import read_table, sha256_file
 
 TESTS = Path(__file__).parent
@@ -185,8 +187,9 @@ def test_a_job_that_is_killed_again_and_again_ends_with_the_same_bytes_and_asks_
         needed = server.asked.total() + other.asked.total()
         server.asked.clear(), other.asked.clear()
         code = JOB.format(tests=str(TESTS), folder=str(tmp_path), url=server.url, other=other.url)
+        job = {"args": ["python", "-c", code], "env": warm.jobs.environment(os.environ)}
         for _ in range(5):
-            with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+            with subprocess.Popen(**job, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None and process.stdout.readline() == b"begins\n"
                 target = server.asked.total() + other.asked.total() + 20
                 while server.asked.total() + other.asked.total() < target and process.poll() is None:

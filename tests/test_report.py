@@ -193,6 +193,42 @@ def test_what_gates_did_is_told_and_who_was_dropped_is_a_step_of_the_funnel(inpu
     assert found["kept"] == found["steps"][-1]["remaining"] == read_funnel(of.funnel)["kept"] - 3
 
 
+def test_rewritten_captions_are_shown_beside_the_others_with_who_wrote_them_and_what_their_gates_did(
+    inputs, tmp_path
+):
+    of = inputs.datasets[0]
+    keys = read_table(of.captions[0], ["uid", "row"]).sort("uid")
+    # Two pictures were dropped before, and are not asked about.
+    reasons = [*["no_source"] * 3, *["stop"] * 19]
+    gate = ["flags", *[None] * 21]
+    told = {
+        "caption_brief": ["" if why == "no_source" else "a red circle" for why in reasons],
+        "brief_finish_reason": reasons, "brief_num_tokens": [3] * 22,
+        "brief_flags": [["empty"] if why == "no_source" else [] for why in reasons],
+        "brief_captioner": [0] * 22, "brief_tries": [0] * 3 + [1] * 19, "brief_gate": gate,
+        "dropped": gate, "model": ["some-model"] * 22,
+    }  # fmt: skip
+    path = tmp_path / "rewritten.parquet"
+    write_table(path, keys[2:].with_columns(**{k: pl.Series(v) for k, v in told.items()}))
+    changed = replace(inputs, datasets=[replace(of, rewritten=[path])])
+    text = Page(build_report(changed, tmp_path / "report.html").read_text()).text
+    plain = " ".join(text["captions"].split())
+    assert "some-model wrote others, which ended as follows. Brief caption: no_source 3, stop 19." in plain
+    assert "were dropped for their captions: flags (rewritten) 1; 21 are left." in plain
+    assert "a caption does not pass flags (rewritten)" in text["data"]
+    found = read_captions(of.captions, of.tables, of.tars, None, 24, [path])
+    before = read_captions(of.captions, of.tables, of.tars, None, 24)
+    assert found["summary"][:3] == before["summary"]
+    assert all(found[name] == before[name] for name in ("model", "generated"))
+    brief = found["summary"][3]
+    assert (brief["name"], brief["empty"], brief["flagged"]) == ("Brief caption", 3, 3)
+    assert [[*row.values()] for row in found["gates"]["rows"]] == [["Brief caption", 19, 0, 0, 1, "flags 1"]]
+    names = [[said["name"] for said in example["texts"]] for example in found["examples"]]
+    assert sorted(len(of_picture) for of_picture in names) == [3, 3, *[4] * 22]
+    assert before["rewritten"] is None
+    assert "wrote others" not in build_report(inputs, tmp_path / "plain.html").read_text()
+
+
 def test_a_caption_is_right_only_if_it_names_all_shapes_and_no_wrong_colour():
     things = (Thing("triangle", "red", 0.2, 0.5, 0.3, 0), Thing("cross", "blue", 0.8, 0.5, 0.3, 0))
     scene = Scene("color_attr", things, "plain", "white", 64, 64, 0)

@@ -1,6 +1,5 @@
 """The scorer `language` tells captions' languages, and says nothing of those that are too short to tell."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,12 +79,24 @@ def test_a_caption_that_is_not_there_or_too_short_has_no_language(tmp_path: Path
         "黒い猫と犬",
         "\0" * 50,
     ]
-    found = languages(tmp_path, captions)["language"].to_list()
+    found = languages(tmp_path, captions, min_probability=0)["language"].to_list()
     assert found == [None, None, None, None, None, "en", None, "ja", None]
-    assert languages(tmp_path, captions, min_letters=3)["language"].null_count() == 4
+    assert languages(tmp_path, captions, min_letters=3, min_probability=0)["language"].null_count() == 4
     assert languages(tmp_path, captions)["language_probability"].null_count() == 7
     assert languages(tmp_path, [None, None])["language"].to_list() == [None, None]
     assert languages(tmp_path, []).height == 0
+
+
+@pytest.mark.real
+def test_what_is_unsure_has_a_probability_and_no_language_unless_it_is_asked_for(tmp_path: Path) -> None:
+    captions = ["A cement mixer.", "An avocado fruit.", CAPTIONS["en"]]
+    found = languages(tmp_path, captions)
+    assert found["language"].to_list() == [None, None, "en"]
+    assert found["language_probability"].null_count() == 0
+    likeliest = languages(tmp_path, captions, min_probability=0)
+    assert likeliest["language"].null_count() == 0
+    assert likeliest["language_probability"].equals(found["language_probability"])
+    assert languages(tmp_path, captions, min_probability=1)["language"].null_count() == 3
 
 
 def test_letters_are_counted_and_those_that_are_words_for_three() -> None:
@@ -98,6 +109,6 @@ def test_a_plan_says_which_package_is_missing_and_how_it_is_installed(
     project = make_tiny_project("without-language")
     project.edit("config/datasets/demo.yaml", {"scorers": {"language": {}}})
     project.hide("py3langid")
-    output = project.run(sys.executable, "-m", "snakemake", "-n", "score", check=False)
+    output = project.run("snakemake", "-n", "score", check=False)
     assert "config/datasets/demo.yaml: scorers: language needs py3langid, which is not installed" in output
     assert "run `uv pip install -e '.[language]'`" in output and "rule score_part" not in output

@@ -15,10 +15,14 @@ from darkroom.score import score_part
 from darkroom.scorers import quality
 
 
-def png(luma: np.ndarray) -> bytes:
+def jpeg(luma: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(luma.astype(np.uint8)).convert("RGB").save(file, "PNG")
+    Image.fromarray(luma.astype(np.uint8)).save(file, "JPEG", quality=95)
     return file.getvalue()
+
+
+def grey(luma: np.ndarray) -> np.ndarray:
+    return np.repeat(luma.astype(np.uint8)[..., None], 3, axis=2)
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def noise() -> np.ndarray:
 
 
 def test_measures_are_those_of_opencv_numpy_and_scipy(noise: np.ndarray) -> None:
-    luma = quality.reduced_luma(png(noise), 256)
+    luma = quality.reduced_luma(grey(noise), 256)
     assert np.array_equal(luma, noise)
     laplacian = cv2.Laplacian(noise.astype(np.float64), cv2.CV_64F)[1:-1, 1:-1]
     assert quality.sharpness(luma) == pytest.approx(laplacian.var(), abs=1e-6)
@@ -63,7 +67,7 @@ def test_pictures_are_reduced_by_the_least_whole_factor(
     size: tuple[int, int], reduced: tuple[int, int]
 ) -> None:
     luma = np.add.outer(np.arange(size[0]), np.arange(size[1])) % 256
-    found = quality.reduced_luma(png(luma), 256)
+    found = quality.reduced_luma(grey(luma), 256)
     assert found.shape == reduced
     k = size[0] // reduced[0]
     assert found[0, 0] == pytest.approx(luma[:k, :k].mean(), abs=0.5)
@@ -72,7 +76,7 @@ def test_pictures_are_reduced_by_the_least_whole_factor(
 def test_every_stored_picture_is_measured_and_the_other_rows_are_null(
     tmp_path: Path, noise: np.ndarray
 ) -> None:
-    uids, contents = ("0" * 32, "1" * 32, "2" * 32), (png(noise), None, png(noise * 0))
+    uids, contents = ("0" * 32, "1" * 32, "2" * 32), (jpeg(noise), None, jpeg(noise * 0))
     members = [(f"{uid}.jpg", content) for uid, content in zip(uids, contents, strict=True) if content]
     spans = store.write_tar(tmp_path / "part-00000.tar", members)
     rows = [
@@ -86,10 +90,11 @@ def test_every_stored_picture_is_measured_and_the_other_rows_are_null(
     assert counts == {"quality": {"rows": 3}}
     scores = store.read_table(out)
     assert scores.columns == ["uid", "row", "sharpness", "contrast", "entropy", "border"]
+    stored = np.asarray(Image.open(io.BytesIO(jpeg(noise))).convert("L"), np.int64)
     assert scores.row(0)[2:] == (
-        quality.sharpness(noise),
-        quality.contrast(noise),
-        quality.entropy(noise),
+        quality.sharpness(stored),
+        quality.contrast(stored),
+        quality.entropy(stored),
         0.0,
     )
     assert scores.row(1)[2:] == (None,) * 4

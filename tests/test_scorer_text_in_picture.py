@@ -1,6 +1,5 @@
 """The scorer `text_in_picture` reads marks that were drawn over photographs, and nothing where there is none."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +118,7 @@ def test_a_plan_says_which_package_is_missing_and_how_it_is_installed(
 ) -> None:
     project = make_tiny_project("without-ocr")
     project.edit("config/datasets/demo.yaml", {"scorers": {"text_in_picture": {}}})
-    command = [sys.executable, "-m", "snakemake", "-n", "filter"]
+    command = ["snakemake", "-n", "filter"]
     assert "rule score_part" in project.run(*command)
     project.hide("rapidocr_onnxruntime")
     output = project.run(*command, check=False)
@@ -128,8 +127,15 @@ def test_a_plan_says_which_package_is_missing_and_how_it_is_installed(
         in output
     )
     assert "run `uv pip install -e '.[ocr]'`" in output and "rule score_part" not in output
+    project.edit("config/datasets/demo.yaml", {"scorers": {"text_in_picture": None}})
+    (project.folder / "prompts.txt").write_text('a sign that says "open"\n')
+    drawn = {"draw": {"prompts": {"kind": "file", "path": "prompts.txt"}}, "measure": {"text_rendering": {}}}
+    project.edit("config/runs/demo.yaml", drawn)
+    output = project.run(*command[:-1], "measure", check=False)
+    refused = "config/runs/demo.yaml: measure.text_rendering needs rapidocr_onnxruntime, which is not"
+    assert refused in output and "rule measure_metric" not in output
     gates = {"gates": [{"kind": "quoted_text"}]}
-    project.edit("config/datasets/demo.yaml", {"scorers": {"text_in_picture": None}, "caption_gates": gates})
+    project.edit("config/datasets/demo.yaml", {"caption_gates": gates})
     output = project.run(*command[:-1], "recaption", check=False)
     refused = "config/datasets/demo.yaml: caption_gates: quoted_text needs rapidocr_onnxruntime, which is not"
     assert refused in output and "rule recaption_part" not in output

@@ -1,6 +1,5 @@
 """The scorer `unsafe` on ONNX files: open-nsfw as a package has it, and files that tell what they were given."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,7 +177,7 @@ def test_a_plan_says_which_package_is_missing_and_how_it_is_installed(
     plain = judge.model_dump(mode="json", exclude_none=True)
     project.edit("config/components.yaml", {"judge": {**plain, "path": "judge"}})
     project.edit("config/datasets/demo.yaml", {"scorers": {"unsafe": {"model": "judge", "classes": ["two"]}}})
-    command = [sys.executable, "-m", "snakemake", "-n", "score"]
+    command = ["snakemake", "-n", "score"]
     assert "rule score_part" in project.run(*command)
     project.hide("onnxruntime")
     output = project.run(*command, check=False)

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from test_components import write_clip
 
 from darkroom import store
+from darkroom.components.aesthetic_head import load_head
 from darkroom.components.base import Component
 from darkroom.components.clip import load_clip
 from darkroom.components.files import fingerprint
 from darkroom.score import score_part
-from darkroom.scorers.aesthetic import load_head
 
 CAPTIONS = ["a red circle", "two blue squares", None, "", "gone"]
 

@@ -1,10 +1,14 @@
 """The index of hashes: it finds what comparing all with all finds, and ends where very many are alike."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from darkroom.scorers import hamming
+from darkroom.scorers import hamming, shards
 from darkroom.scorers.hamming import Hashes, Near, first_near
+from darkroom.scorers.shards import Shards
 
 
 def brute_force(hashes: Hashes, near: Near) -> list[int]:
@@ -46,6 +50,16 @@ def alike(num: int, num_sources: int, max_flips: int, seed: int) -> Hashes:
     return Hashes(np.ascontiguousarray(made[:, 0]), np.ascontiguousarray(made[:, 1]), colours)
 
 
+@pytest.fixture(params=["in memory", "on disk"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where entries are sorted; as if few were many."""
+    if request.param == "on disk":
+        for name, value in (("_IN_MEMORY", 50), ("_SHARD", 20)):
+            monkeypatch.setattr(shards, name, value)
+        monkeypatch.setattr(hamming, "_CHUNK", 64)
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("max_low_bits", range(1, 7))
 @pytest.mark.parametrize(
     ("num", "num_sources", "max_flips"), [(0, 1, 0), (1, 1, 0), (300, 3, 4), (700, 200, 6)]
@@ -62,6 +76,7 @@ def test_what_is_found_is_what_comparing_all_finds(
             assert 1 < len(set(expected)) < num
 
 
+@pytest.mark.usefixtures("place")
 def test_very_many_that_are_alike_are_halved_and_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes, near = alike(1500, 2, 6, 0), Near(3, 14, 2)
     expected = first_near(hashes, near).tolist()
@@ -74,6 +89,47 @@ def test_very_many_that_are_alike_are_halved_and_found_all_the_same(monkeypatch:
     for num_threads in (1, 3):
         assert first_near(hashes, near, num_threads).tolist() == expected
     assert len(halved) > 10
+
+
+def test_a_shard_that_is_too_large_is_halved_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, near = alike(1500, 400, 6, 0), Near(3, 14, 2)
+    halved = []
+    halves = hamming._halves
+    monkeypatch.setattr(hamming, "_halves", lambda of: halved.append(len(of)) or halves(of))
+    monkeypatch.setattr(hamming, "_FEW", 16)
+    assert first_near(hashes, near).tolist() == brute_force(hashes, near) and not halved
+    monkeypatch.setattr(hamming, "_CHUNK", 10)
+    assert first_near(hashes, near).tolist() == brute_force(hashes, near) and halved
+
+
+def test_files_are_read_as_arrays_are_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_IN_MEMORY", 50)
+    monkeypatch.setattr(shards, "_SHARD", 20)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hashes, near = alike(700, 200, 6, 3), Near(4, 14, 2)
+    for name, values in vars(hashes).items():
+        np.save(tmp_path / f"{name}.npy", values)
+    mapped = Hashes(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in vars(hashes)))
+    assert first_near(mapped, near, 2).tolist() == first_near(hashes, near).tolist()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
+
+
+@pytest.mark.parametrize("num", [0, 1, 5000])
+def test_shards_hold_what_was_added_in_order(
+    num: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_IN_MEMORY", 100)
+    monkeypatch.setattr(shards, "_SHARD", 100)
+    numbers = np.random.default_rng(0).integers(0, 2**40, num, dtype=np.uint64)
+    numbers[: num // 2] >>= np.uint64(30)
+    with Shards(num, 40, tmp_path) as made:
+        for begin in range(0, num, 700):
+            made.add(numbers[begin : begin + 700].copy())
+        found = list(made)
+    assert len(found) == (1 if num < 100 else 64)
+    assert np.concatenate(found).tolist() == sorted(numbers.tolist())
 
 
 def test_what_comes_later_changes_nothing_of_what_came_before() -> None:

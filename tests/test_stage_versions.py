@@ -17,15 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from said_rewriter import Said, said
 
 from darkroom.bucket import bucket_part, summarise
 from darkroom.cache.fingerprint import PartTables
 from darkroom.cache.online import cache_index
 from darkroom.cache.stage import cache_part
 from darkroom.components.base import Component
+from darkroom.config.bucket import Bucket
 from darkroom.config.dataset import Download, parse_source
+from darkroom.config.gates import RewriteGates
 from darkroom.config.keep import DEFAULT_KEEP
-from darkroom.config.run import Bucket, Cache, Draw
+from darkroom.config.run import Cache, Draw
 from darkroom.draw.chunks import chunk_names
 from darkroom.draw.stage import draw_chunk, write_prompts
 from darkroom.families.mmdit import MMDiTModel
@@ -33,6 +36,7 @@ from darkroom.filter import funnel, select_part, write_funnel
 from darkroom.models.families import build_denoiser
 from darkroom.models.training_components import TrainingComponents
 from darkroom.recaption.original import keep_captions
+from darkroom.rewrite.stage import rewrite_part
 from darkroom.score import score_dataset, score_part
 from darkroom.scorers.table import SCORERS
 from darkroom.sources.base import Part
@@ -40,7 +44,7 @@ from darkroom.sources.table import download_from, write_urls
 from darkroom.stages import STAGES, VERSIONS
 from darkroom.store import read_table, sha256_file, sha256_json
 from darkroom.train.plan import BatchPlan
-from darkroom.train.random import TIMESTEP, sample_keys, uniform
+from darkroom.train.random import NOISE, TIMESTEP, normal, sample_keys, uniform
 from darkroom.train.record import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -51,11 +55,13 @@ GOLDEN = {
     ("score", 1): "f67bf199c3a1e3048c2a428b7245d6cdc96b157906742adc6a28e9767acd81c1",
     ("filter", 2): "b68dae08583818821680d5782707833c7019e48f2f02fdf5b8fb309e5d2c447d",
     ("recaption", 3): "43001b51742d7ecf8e362321400f4a0099441514171b62045c7e36f61da41b4f",
+    ("rewrite", 1): "36bb83fddc741a044729589aeaa59c45b66a05a8a27fd33032f01b566d85b37b",
     ("bucket", 1): "e5d673564d6187e6c21d16d66f07ee1976e385cf53bdec48a938644c89466b6e",
     ("cache", 2): "388a5ce5d573f3ff405e565500892dfbd00de0d9c99c84da61017bb99f3382c7",
     ("draw", 1): "24c17ce383d74ca796a61d377a95c27703469af30fdd37847f6d6f57a9bb60b3",
-    ("train", 3): "0c84305dbd1c49d862326fd0bcd530b809077ad02d651071ad6fc375dd1474a2",
+    ("train", 5): "22092470a0771f8ca22cad7fb4a027a53b0bcdb54f825ddfa18eafe03e6787f1",
 }
+GATES = RewriteGates.model_validate({"gates": [{"kind": "flags", "none_of": ["repetitive"]}]})
 WHERE = {"score": "VERSION in src/darkroom/score/__init__.py, or a scorer's own version"}
 
 
@@ -79,7 +85,8 @@ def batches() -> list[Any]:
     made = [plan.batch(step) for step in range(1, 30)]
     drawn = [uniform(sample_keys(7, TIMESTEP, batch.uids, batch.visits)).tolist() for batch in made]
     places = [[batch.bucket, batch.index.tolist(), batch.visits.tolist()] for batch in made]
-    return [places, drawn]
+    noise = [normal(sample_keys(7, NOISE, batch.uids, batch.visits), 9).tolist() for batch in made]
+    return [places, drawn, noise]
 
 
 def drawn(out: Path) -> list[Any]:
@@ -139,6 +146,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     kept = table, out / "selection.parquet", out / "captions.parquet"
     counts = keep_captions(*kept, ["longest", "shortest"])
     found["recaption"] = [counts, files("captions.parquet")]
+    with said():
+        asked = Said(
+            captions={"brief": {"prompt": "{longest}"}, "tags": {"prompt": "{shortest}. {original}"}}
+        )
+        counts = rewrite_part(out / "captions.parquet", asked, {}, out / "rewritten.parquet", GATES)
+    found["rewrite"] = [counts, files("rewritten.parquet")]
     shapes = Bucket(resolution_px=64, step_px=16, min_side_px=32, max_side_px=96)
     counts = bucket_part(table, out / "selection.parquet", shapes, out / "buckets.parquet")
     summarise([out / "buckets.parquet"], shapes, out / "buckets.json")
@@ -180,7 +193,7 @@ def test_what_a_stage_writes_changes_only_with_its_version(made: Mapping[str, An
 def test_every_stage_has_a_version_and_all_with_exact_bytes_a_digest() -> None:
     assert tuple(VERSIONS) == STAGES
     assert all(isinstance(n, int) and n >= 1 for found in VERSIONS.values() for n in found.values())
-    assert {name for name, _ in GOLDEN} == {*STAGES} - {"measure", "evaluate", "report"}
+    assert {name for name, _ in GOLDEN} == {*STAGES} - {"watch", "measure", "evaluate", "report"}
 
 
 def test_versions_are_read_without_the_libraries_that_compute() -> None:

@@ -4,12 +4,12 @@ import errno
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as distributed_checkpoint
+import warm
 from ranks import free_port
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.device_mesh import init_device_mesh
@@ -140,7 +140,8 @@ def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
         "c._sync = lambda path: os.kill(os.getpid(), 9)\n"
         "c.write_checkpoint(sys.argv[1], c.Checkpoint(10, c.local_shards({'weights/a': torch.zeros(3)}, True)))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    environment = warm.jobs.environment(os.environ)
+    killed = subprocess.run(["python", "-c", code, str(tmp_path)], check=False, env=environment)
     assert killed.returncode == -9
     assert newest_checkpoint(tmp_path) == 5
     write_checkpoint(tmp_path, make(10))
@@ -188,7 +189,9 @@ def test_on_a_full_disk_the_older_checkpoint_stays_and_the_half_of_the_new_one_g
         "writer.write(15, {'weights/a': torch.zeros(100)})\n"
         "writer.finish()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    command = ["python", "-c", code, str(tmp_path)]
+    environment = warm.jobs.environment(os.environ)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "step-00000010 could not be written" in done.stdout and "GB are free" in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000015"]

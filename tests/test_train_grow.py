@@ -84,11 +84,11 @@ def test_the_pictures_of_a_training_are_those_of_its_own_steps(tmp_path):
     for step in (2, 4, 6, 8):
         Image.new("RGB", (8, 8)).save(tmp_path / f"drawn/step-{step:08d}.png")
     settings = changed(num_steps=7, sample_every_steps=2, sample_prompts=("a circle",))
-    copy_samples(settings, tmp_path / "drawn", tmp_path / "out")
+    copy_samples(settings, tmp_path / "drawn", tmp_path / "out", 7)
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
         f"step-{step:08d}.png" for step in (2, 4, 6)
     ]
-    copy_samples(changed(sample_every_steps=0), tmp_path / "drawn", tmp_path / "none")
+    copy_samples(changed(sample_every_steps=0), tmp_path / "drawn", tmp_path / "none", 7)
     assert list((tmp_path / "none").iterdir()) == []
 
 

@@ -20,10 +20,11 @@ from darkroom.models.training_components import TrainingComponents
 from darkroom.store import read_table, write_table
 from darkroom.train.data import LatentCache
 from darkroom.train.distributed import Ranks
+from darkroom.train.inputs import SampleFiles, TrainInputs
 from darkroom.train.loader import BatchMaker, Loader
 from darkroom.train.online import OnlineEncoder
 from darkroom.train.plan import BatchPlan
-from darkroom.train.stage import SampleFiles, TrainInputs, train
+from darkroom.train.stage import train
 
 CPU = torch.device("cpu")
 # Of the longest sum in these encoders: a 3 x 3 convolution over the VAE's 16 channels.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import warm
 from ranks import Processes, environment, free_port, start_ranks
 
 from darkroom.train import rendezvous
@@ -19,7 +20,8 @@ from darkroom.train.distributed import Ranks, broadcast_from_first, find_ranks, 
 from darkroom.train.record import print_line
 from darkroom.train.rendezvous import find_rendezvous, first_node, process_group, timeout_seconds
 
-QUICK = {"DARKROOM_RENDEZVOUS_TIMEOUT_S": 10}
+# Time enough for those that are there to find each other; where there is nobody to find, less will do.
+QUICK, AT_ONCE = ({"DARKROOM_RENDEZVOUS_TIMEOUT_S": seconds} for seconds in (6, 2))
 
 
 def test_ranks_are_found_in_the_environment():
@@ -103,7 +105,7 @@ def work():
 
 
 def fail():
-    rendezvous.END_WITHIN_S = 10  # enough for a busy machine to say it
+    rendezvous.END_WITHIN_S = 6  # enough for a busy machine to say it
     with sums():
         rank = find_ranks().rank
         for step in range(10**6):
@@ -127,8 +129,9 @@ def busy():
     """Rank 0 does for longer than a collective waits what it does alone."""
     with sums():
         ranks = find_ranks()
-        for expected in (7, None):
-            assert broadcast_from_first(lambda found=expected: time.sleep(4) or found, ranks) == expected
+        for expected, seconds in ((7, 0), (None, 4)):
+            found = broadcast_from_first(lambda e=expected, s=seconds: time.sleep(s) or e, ranks)
+            assert found == expected
         dist.all_reduce(torch.ones(1))
 
 
@@ -189,11 +192,9 @@ def test_ranks_under_srun_need_no_master_address(tmp_path):
 
 
 def test_ranks_meet_under_torchrun():
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, __file__, "work"], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = ["torchrun", "--standalone", "--nproc-per-node=2"]
+    env = warm.jobs.environment({**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([*command, __file__, "work"], capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("total 1 on gloo") == 2
 
@@ -202,13 +203,13 @@ def test_a_rank_that_never_comes_is_named_by_those_that_did(tmp_path):
     ranks = start_ranks(tmp_path, __file__, ["work"], 4, present=[0, 2], **QUICK)
     for code, output in ranks.wait():
         assert code == 1
-        assert "ranks 1, 3 of 4 did not come within 10 s; there were ranks 0, 2 on" in output, output
+        assert "ranks 1, 3 of 4 did not come within 6 s; there were ranks 0, 2 on" in output, output
 
 
 def test_without_rank_0_the_others_say_where_they_looked(tmp_path):
-    ((code, output),) = start_ranks(tmp_path, __file__, ["work"], 2, present=[1], **QUICK).wait()
+    ((code, output),) = start_ranks(tmp_path, __file__, ["work"], 2, present=[1], **AT_ONCE).wait()
     assert code == 1, output
-    assert "did not reach rank 0 at 127.0.0.1:" in output and "within 10 s" in output, output
+    assert "did not reach rank 0 at 127.0.0.1:" in output and "within 2 s" in output, output
 
 
 def test_a_taken_port_is_named_and_all_end(tmp_path):
@@ -216,7 +217,7 @@ def test_a_taken_port_is_named_and_all_end(tmp_path):
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        envs = [environment(rank, 2, port, **QUICK) for rank in range(2)]
+        envs = [environment(rank, 2, port, **AT_ONCE) for rank in range(2)]
         ranks = Processes(tmp_path, __file__, ["work"], envs)
         first, second = ranks.wait()
     assert first[0] == 1 and f"port {port} of {socket.gethostname()}" in first[1], first[1]
@@ -247,7 +248,7 @@ def test_a_failing_rank_leaves_its_traceback_and_the_others_end_with_its_error(t
         assert "rank 2 of 3 (" in output and "failed: ValueError: the picture is upside down" in output, (
             output
         )
-        assert "this rank ends within 10 s" in output
+        assert "this rank ends within 6 s" in output
 
 
 def test_a_killed_rank_ends_the_others(tmp_path):
@@ -276,7 +277,7 @@ def test_ranks_of_one_machine_listen_on_its_loopback_alone(tmp_path, launcher):
     else:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         options = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", "--nnodes=1", "--nproc-per-node=2"]
-        command = [sys.executable, "-m", "torch.distributed.run", *options, __file__, "listen"]
+        command, env = ["torchrun", *options, __file__, "listen"], warm.jobs.environment(env)
         told = [subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout]
     found = re.findall(r"listens on (\w+)", "".join(told))
     assert len(found) >= 3 and set(found) == {"0100007F"}, told  # the store, and gloo on each rank

@@ -131,6 +131,7 @@ def test_a_list_that_was_changed_since_is_found_and_one_that_is_not_here_is_told
 def test_what_lies_beside_the_stages_is_named_and_a_linked_dataset_is_none(tmp_path: Path) -> None:
     (tmp_path / "shared/download").mkdir(parents=True)
     (tmp_path / "shared/.driver").mkdir()
+    (tmp_path / "shared/features").mkdir()
     (tmp_path / "shared/urls.parquet").touch()
     (tmp_path / "mine").symlink_to(tmp_path / "shared")
     assert check_beside(tmp_path / "mine", {"download"}) == ([], {"urls.parquet"})

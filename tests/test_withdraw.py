@@ -264,7 +264,7 @@ def test_a_picture_is_traced_by_its_url_its_uid_and_its_bytes_as_fetched_and_as_
     for told in (
         f"dataset demo, part-00001, row 17, uid {row['uid']}",
         "status: ok, 96x80",
-        "scores: duplicate False",
+        "scores: clip_duplicate False, ",
         "kept by the filter",
         "caption, long: ",
         "bucket ",

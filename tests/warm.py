@@ -1,9 +1,9 @@
 """Commands in forks of a process that has imported what they import, which is most of what small ones cost.
 
-A folder of shims stands first in the PATH of a command: `snakemake`, `dvc`, `python SCRIPT` and `python -c CODE`
-ask the process for a fork that becomes them; whatever else is asked of `python` starts as ever. Nothing of a
-project is imported before the fork, so each command runs the library of its own project. Run as a script this file
-is that process.
+A folder of shims stands first in the PATH of a command: COMMANDS, `python SCRIPT` and `python -c CODE` ask the
+process for a fork that becomes them; whatever else is asked of `python` starts as ever. Nothing of a project is
+imported before the fork, so each command runs the library of its own project. Run as a script this file is that
+process.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -26,7 +27,14 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "WARM_SOCKET"
-COMMANDS = {"snakemake": "snakemake.cli", "dvc": "dvc.cli"}
+COMMANDS = {
+    "snakemake": "snakemake.cli:main",
+    "dvc": "dvc.cli:main",
+    "darkroom": "darkroom.cli:app",
+    "torchrun": "torch.distributed.run:main",
+}
+# What `python -m` is asked for, where that is a command.
+MODULES = {"snakemake": "snakemake", "dvc": "dvc", "torch.distributed.run": "torchrun"}
 # What is imported by whom, less what has threads of its own after it was imported (polars), and less
 # `snakemake.cli`: that imports the project's plugins, which import its library.
 PLANS = (
@@ -43,18 +51,26 @@ JOBS = (
     ),
     *("transformers.models.llava.modeling_llava", "transformers.models.llava.processing_llava"),
     *("dvc.repo", "dvc.commands.commit", "safetensors.torch", "PIL.Image", "pydantic", "snakemake.script"),
+    *("torch.distributed.run", "typer"),
 )
-# A variable that Python or a library reads when it starts: a fork has read it already.
-READ_AT_START = {"PATH", "PYTHONPATH", "LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"}
+# A variable that the linker or a library reads when it starts, which a fork has done; or one that leads to a
+# cluster, which starts processes of its own.
+NOT_OF_FORKS = {"LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "SLURM_CONF"}
 
 # Started by each command in place of Python, with nothing imported that it does not need.
 _SHIM = f"""#!{sys.executable} -IS
 import os, sys
-name = os.path.basename(sys.argv[0])
-if name == "python" and not (len(sys.argv) > 1 and (sys.argv[1] == "-c" or sys.argv[1].endswith(".py"))):
-    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
+if name == "python" and arguments[:1] == ["-u"]:
+    os.environ["PYTHONUNBUFFERED"], arguments = "1", arguments[1:]
+first = arguments[0] if arguments else ""
+if name == "python" and first == "-m" and arguments[1] in {MODULES!r}:
+    name, arguments = {MODULES!r}[arguments[1]], arguments[2:]
+# What the libraries' own scripts are handed is more than three streams.
+elif name == "python" and first != "-c" and (not first.endswith(".py") or first.startswith({sys.prefix!r})):
+    os.execv({sys.executable!r}, [{sys.executable!r}, *arguments])
 import json, signal, socket
-asked = dict(name=name, arguments=sys.argv[1:], folder=os.getcwd())
+asked = dict(name=name, arguments=arguments, folder=os.getcwd())
 asked |= dict(environment=dict(os.environ), umask=os.umask(0))
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(os.environ[{SOCKET!r}])
@@ -63,7 +79,7 @@ body = json.dumps(asked).encode()
 connection.sendall(len(body).to_bytes(8, "big") + body)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
-answer = connection.recv(1)
+answer = connection.recv(2)
 code = int.from_bytes(answer, "big", signed=True) if answer else 70
 if code < 0:
     if -code != signal.SIGKILL:
@@ -107,7 +123,8 @@ class Warm:
 
 def serve(path: str, modules: Sequence[str]) -> None:
     """Fork for each connection, until the process that started this one ends."""
-    for name in modules:
+    # The first takes for Python what `sys.executable` is now, and not a shim.
+    for name in ("multiprocessing.spawn", *modules):
         importlib.import_module(name)
     mine = [name for name in sys.modules if name.startswith(("darkroom", "snakemake_logger_plugin_darkroom"))]
     assert not mine, f"imported of a project before the fork: {mine}"
@@ -147,7 +164,7 @@ def watch(connection: socket.socket) -> None:
         if ended in ready:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             with contextlib.suppress(OSError):
-                connection.sendall((code if code < 128 else code - 256).to_bytes(1, "big", signed=True))
+                connection.sendall(code.to_bytes(2, "big", signed=True))
             os._exit(0)
         numbers = connection.recv(16)
         for number in numbers or [signal.SIGKILL]:
@@ -176,6 +193,9 @@ def become(asked: dict[str, Any], streams: Sequence[int]) -> None:
         os.umask(asked["umask"])
         os.environ.clear()
         os.environ.update(asked["environment"])
+        if os.environ.get("PYTHONUNBUFFERED"):
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(write_through=True)
         code = _run(asked["name"], asked["arguments"])
         atexit._run_exitfuncs()
     except BaseException:
@@ -188,12 +208,17 @@ def become(asked: dict[str, Any], streams: Sequence[int]) -> None:
 
 def _run(name: str, arguments: list[str]) -> int:
     searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    programs = Path(sys.executable).parent
+    # What commands start others with.
+    sys.executable = str(Path(os.environ[SOCKET]).parent / "python")
     try:
+        for path in (Path(folder, "sitecustomize.py") for folder in searched):
+            if path.exists():
+                runpy.run_path(str(path))
         if name in COMMANDS:
-            sys.path[:1], sys.argv = searched, [str(Path(sys.executable).parent / name), *arguments]
-            # What Snakemake starts scripts with.
-            sys.executable = str(Path(os.environ[SOCKET]).parent / "python")
-            end = importlib.import_module(COMMANDS[name]).main()
+            sys.path[:1], sys.argv = searched, [str(programs / name), *arguments]
+            module, _, function = COMMANDS[name].partition(":")
+            end = getattr(importlib.import_module(module), function)()
         else:
             _run_code(arguments, searched)
             end = 0

@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
+from darkroom.all_runs.command import report
 from darkroom.audit.command import audit
+from darkroom.draw.command import draw
 from darkroom.export import export
 from darkroom.kinds import installed, not_installed
 from darkroom.measuring.command import measure
+from darkroom.refused import refused
 from darkroom.trace import commands as tracing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -20,8 +23,10 @@ app.add_typer(cluster, name="cluster")
 app.command()(tracing.trace)
 app.command()(tracing.withdraw)
 app.command()(measure)
+app.command()(draw)
 app.command()(audit)
 app.command()(export)
+app.command()(report)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)
@@ -91,7 +96,7 @@ def publish(
         told = publish_run(run, sign) if run else write_generated() if write else []
         behind = out_of_step()
     except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -122,7 +127,7 @@ def verify(
     try:
         verdict = check(load_project(run), signers)
     except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     for line in [*stage_lines(verdict), *(f"not checked: {line}" for line in verdict.unchecked)]:
         typer.echo(line)
     for line in verdict.wrong:
@@ -155,7 +160,7 @@ def reproduce(
         found = again.compare_again(project, where)
         first = again.first_difference(project, where)
     except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -178,7 +183,7 @@ def adopt(run: Annotated[str, typer.Argument(help="name of a run in config/runs"
         project = load_project(run)
         found = look_at(project)
     except (ConfigError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     for line in found.wrong:
         typer.echo(line, err=True)
     if found.wrong or not found.stages:
@@ -215,7 +220,7 @@ def retry(
         typer.echo(told.sentence)
         code = rounds.make(project, context.args) if told.is_to_make else 0
     except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -265,7 +270,7 @@ def sample(
             guidance_rescale=guidance_rescale, negative_prompt=negative, batch_size=batch_size, dtype=dtype,
         )  # fmt: skip
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
 
 
 @app.command()
@@ -300,7 +305,7 @@ def compare(
 
             typer.echo(f"{build_comparison(folders, page)} written", err=True)
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
 
 
 def _compare_with_published(run: str) -> None:
@@ -319,7 +324,7 @@ def _compare_with_published(run: str) -> None:
                 raise ValueError(f"{path}: missing; {makes or f'{run} was not published in this clone'}")
         found = agreements(*(json.loads(path.read_text(encoding="utf-8")) for path in (here, published)))
     except (ConfigError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
+        raise refused(error) from None
     for line in agreement_lines(found):
         typer.echo(line)
     num_wrong = sum(row.agrees is False for row in found)

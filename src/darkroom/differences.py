@@ -1,6 +1,7 @@
-"""Where two settings differ, key by key."""
+"""Settings by dotted key, and where two of them differ."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NUM_NAMED = 3  # keys that a sentence names
@@ -24,6 +25,17 @@ def differences(recorded: Any, now: Any, key: str = "") -> Iterator[tuple[str, A
             yield from differences(recorded.get(name, _NOTHING), now.get(name, _NOTHING), inner)
     elif recorded != now:
         yield key, recorded, now
+
+
+def dotted(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Nested settings as text, by dotted key; what is no text is JSON."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= dotted(value, f"{above}{key}.")
+        else:
+            found[f"{above}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return found
 
 
 def told(recorded: Any, now: Any) -> str:

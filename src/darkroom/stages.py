@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darkroom import bucket, cache, download, draw, evaluate, metrics, recaption, report, score, train
+from darkroom import (
+    bucket,
+    cache,
+    download,
+    draw,
+    evaluate,
+    metrics,
+    recaption,
+    report,
+    rewrite,
+    score,
+    train,
+    watch,
+)
 from darkroom import filter as selection
 from darkroom.components.base import named_components
 from darkroom.config import Project
@@ -23,12 +36,14 @@ DATASET_SECTIONS = {
     "score": ("scorers",),
     "filter": ("keep",),
     "recaption": ("recaption", "own_captions", "caption_gates"),
+    "rewrite": ("rewrite", "rewrite_gates"),
 }
 # A run on one dataset has no `datasets`.
 RUN_SECTIONS = {
     "bucket": ("dataset", "datasets", "bucket"),
     "cache": ("cache",),
     "train": ("datasets", "seed", "model", "train"),
+    "watch": ("watch", "draw", "measure", "evaluate"),
     "draw": ("draw",),
     "measure": ("datasets", "measure"),
     "evaluate": ("evaluate",),
@@ -36,19 +51,23 @@ RUN_SECTIONS = {
 }
 # Of these, what runs with the same dataset, buckets and encoders share.
 CACHE_STAGES = ("bucket", "cache")
-# Stage -> the stages whose manifests its own manifest names.
+# Stage -> the section without which there is no such stage.
+OPTIONAL = {"rewrite": "rewrite", "watch": "watch"}
+# Stage -> the stages whose manifests its own manifest names, as far as it reads them, see `above`.
 UPSTREAM = {
     "download": (),
     "score": ("download",),
     "filter": ("score",),
     "recaption": ("filter",),
-    "bucket": ("filter",),
-    "cache": ("recaption", "bucket"),
+    "rewrite": ("recaption",),
+    "bucket": ("filter", "recaption", "rewrite"),
+    "cache": ("recaption", "rewrite", "bucket"),
     "train": ("cache",),
+    "watch": ("train",),
     "draw": ("train",),
     "measure": ("bucket", "draw"),
     "evaluate": ("train", "draw", "measure"),
-    "report": ("evaluate",),
+    "report": ("watch", "evaluate"),
 }
 STAGES = tuple(UPSTREAM)
 # Stage -> what of its code is recorded with its settings: integers that stand beside the code itself.
@@ -57,9 +76,11 @@ VERSIONS = {
     "score": {"version": score.VERSION},
     "filter": {"version": selection.VERSION},
     "recaption": {"version": recaption.VERSION},
+    "rewrite": {"version": rewrite.VERSION},
     "bucket": {"version": bucket.VERSION},
     "cache": {"version": cache.VERSION},
     "train": {"version": train.VERSION},
+    "watch": {"version": watch.VERSION},
     "draw": {"version": draw.VERSION},
     "measure": {"version": metrics.VERSION},
     "evaluate": {"version": evaluate.VERSION},
@@ -70,8 +91,13 @@ COMPONENT_SECTIONS = {"train": ("cache", "model")}
 
 
 def members(project: Project, stage: str) -> tuple[Project, ...]:
-    """Of whom a stage is made: of every dataset of a run, as that dataset knows the run, or of the run."""
-    return project.members if stage in (*DATASET_SECTIONS, *CACHE_STAGES) else (project,)
+    """Of whom a stage is made: of the datasets of a run that have it, as each knows the run, or of the run."""
+    of_run, section = stage not in (*DATASET_SECTIONS, *CACHE_STAGES), OPTIONAL.get(stage)
+    return tuple(
+        of
+        for of in ((project,) if of_run else project.members)
+        if section is None or getattr(of.run if of_run else of.dataset, section) is not None
+    )
 
 
 def folder(project: Project, stage: str) -> Path:
@@ -92,13 +118,32 @@ def manifest_path(project: Project, stage: str) -> Path:
     return folder(project, stage) / "manifest.json"
 
 
+def above(project: Project, stage: str) -> tuple[str, ...]:
+    """The stages that a stage is made from: those of UPSTREAM that are there and that it reads.
+
+    Of a stage of each dataset ask for one of its `members`.
+    """
+    return tuple(
+        name for name in UPSTREAM[stage] if members(project, name) and _is_read(project, stage, name)
+    )
+
+
+def _is_read(project: Project, stage: str, name: str) -> bool:
+    """Whether a stage reads another of UPSTREAM: buckets need no captions unless gates drop pictures for them."""
+    if stage != "bucket" or name == "filter":
+        return True
+    dataset = project.dataset
+    gates = {"recaption": dataset.caption_gates, "rewrite": dataset.rewrite_gates}[name]
+    return gates is not None and gates.drops
+
+
 def upstream_paths(project: Project, stage: str) -> dict[str, Path]:
-    """The manifests that a stage's own names: those of UPSTREAM, and of a training the phase before it.
+    """The manifests that a stage's own names: of the stages `above`, and of a training the phase before it.
 
     Where a run has several datasets, their manifests are `cache/NAME` and so on.
     """
     paths = {}
-    for name in UPSTREAM[stage]:
+    for name in above(project, stage):
         several = members(project, name)
         for of in several:
             paths[name if len(several) == 1 else f"{name}/{of.dataset_name}"] = manifest_path(of, name)
@@ -116,6 +161,8 @@ def component_names(project: Project, stage: str) -> list[str]:
         for of in members(project, stage)
         for key in sections
     ]
+    if stage == "watch":
+        found = list(_watched(project).values())
     return sorted({named.name for section in found for named in named_components(section)})
 
 
@@ -132,6 +179,10 @@ def stage_settings(project: Project, stage: str) -> dict[str, Any]:
     if stage == "score":
         # Of the code, each scorer has its own version.
         named["versions"] = {name: SCORERS[name].version for name in project.dataset.scorers.listed()}
+    if stage == "watch":
+        # A metric that steps are not judged by judges none again.
+        values["measure"] = {name: values["measure"][name] for name in _watched(project)}
+        named["versions"] = {name: VERSIONS[name]["version"] for name in ("draw", "measure", "evaluate")}
     # In what order the code has its options makes nothing stale.
     return in_key_order(
         {**{key: values[key] for key in sections if key in values}, **named, **VERSIONS[stage]}
@@ -150,6 +201,12 @@ def metric_digest(project: Project, metric: str) -> str:
     references = {"datasets": shares} if shares and METRICS[metric].references else {}
     body = {"metric": metric, "options": options, **components, **references, **VERSIONS["measure"]}
     return sha256_json(body)
+
+
+def _watched(project: Project) -> dict[str, Section]:
+    """The metrics that steps are judged by, with their options."""
+    watch = project.run.watch
+    return {} if watch is None else {name: project.run.measure.chosen[name] for name in watch.measured}
 
 
 def _components(project: Project, section: Section) -> dict[str, Any]:
@@ -228,6 +285,7 @@ def current_stages(project: Project) -> list[str]:
     """The stages that are current and whose whole chain above is, in order."""
     current: list[str] = []
     for stage in STAGES:
-        if set(UPSTREAM[stage]) <= set(current) and not problems(project, stage):
+        needed = {name for of in members(project, stage) for name in above(of, stage)}
+        if needed <= set(current) and not problems(project, stage):
             current.append(stage)
     return current

@@ -33,11 +33,11 @@ def serve(
 
 @app.command("train-components")
 def train_components(
-    out: Annotated[Path, typer.Option(help="folder for vae/, clip/ and captioner/")],
-    only: Annotated[str, typer.Option(help="one of vae, clip, captioner; all by default")] = "",
+    out: Annotated[Path, typer.Option(help="folder for vae/, clip/ and so on")],
+    only: Annotated[str, typer.Option(help="one of vae, clip, captioner, watermark; all by default")] = "",
     num_threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
 ) -> None:
-    """Train the demo's small VAE, CLIP and captioner from scratch, as those in the repository were."""
+    """Train the demo's small components from scratch, as those in the repository were."""
     from darkroom_demo.pretrain import train_all
 
     train_all(out, only=only, num_threads=num_threads)

@@ -7,7 +7,8 @@ FULL_WORLD_ROWS = 5_400
 
 KEPT = "kept"
 CRITERIA = (
-    "pwatermark", "punsafe", "min_side_px", "max_aspect_ratio", "duplicate", "near_duplicate", "sharpness"
+    "pwatermark", "punsafe", "min_side_px", "max_aspect_ratio", "duplicate", "near_duplicate", "sharpness",
+    "watermark", "clip_duplicate", "clip_similarity",
 )  # fmt: skip
 """The filter's criteria in its order, after "download"."""
 
@@ -89,13 +90,15 @@ FAULTS = (
     Fault("cmyk_jpeg",          4, KEPT,                 "a JPEG for print"),
     Fault("webp_named_jpg",     4, KEPT,                 "a WebP that calls itself a JPEG"),
     # The filter's work.
-    Fault("visible_watermark", 24, "pwatermark",         "a visible watermark, and scored so"),
+    Fault("visible_watermark", 16, "pwatermark",         "a visible watermark, and scored so"),
+    Fault("missed_watermark",   8, "watermark",          "a visible watermark that the list does not know of"),
     Fault("false_watermark",    6, "pwatermark",         "scored as watermarked, and is not"),
     Fault("unsafe",             6, "punsafe",            "scored as unsafe"),
     Fault("too_small",          8, "min_side_px",        "both sides below 64 pixels"),
     Fault("panorama",           6, "max_aspect_ratio",   "more than three times as wide as high"),
     Fault("exact_duplicate",    8, "duplicate",          "the bytes of an earlier one", of_another=True),
     Fault("near_duplicate",    12, "near_duplicate",     "an earlier one, made smaller", of_another=True),
+    Fault("square_copy",       12, "clip_duplicate",     "the middle square of an earlier one", of_another=True),
     Fault("blown_up",           6, "sharpness",          "a thumbnail of 8 pixels, blown up"),
 )
 # fmt: on

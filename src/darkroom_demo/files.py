@@ -8,6 +8,8 @@ from darkroom_demo.subjects import Subject
 
 _WATERMARKS = ("ShapeShop.example", "(c) StickerWorld", "PREVIEW ONLY")
 _QUALITY_OF_COPIES = 60
+# Of no other file, so that none has the same bytes.
+_QUALITY_OF_SQUARES = 96
 _NO_FILE = frozenset(
     {
         "not_found",
@@ -45,12 +47,14 @@ def file_bytes(row: Row, subject: Subject) -> bytes:
         return whole[: len(whole) * (40 + row.index % 50) // 100]
     if fault == "exif_orientation":
         return encode.rotated_jpeg(picture, row.index % 8 + 1, row.quality)
-    if fault == "visible_watermark":
+    if fault in ("visible_watermark", "missed_watermark"):
         return encode.jpeg(
             encode.watermarked(picture, _WATERMARKS[row.index % len(_WATERMARKS)]), row.quality
         )
     if fault == "near_duplicate":
         return encode.jpeg(picture, _QUALITY_OF_COPIES)
+    if fault == "square_copy":
+        return encode.jpeg(picture, _QUALITY_OF_SQUARES)
     if fault == "blown_up":
         return encode.jpeg(encode.blown_up(picture), row.quality)
     if fault in ("png_rgba", "png_palette"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from darkroom_demo.addresses import BASE, picture_path, special_url
 from darkroom_demo.faults import BY_NAME, FAULTS, KEPT
+from darkroom_demo.scenes import sample_scene, square_of
 from darkroom_demo.section import DemoSource
 
 _BLOCK_ROWS = 10
@@ -75,7 +76,7 @@ def lay_out(source: DemoSource) -> list[Row]:
     rng = np.random.default_rng(seed_of(source, "order"))
     order = [items[i] for i in rng.permutation(len(items))]
     _bring_forward(order, rng)
-    originals = _choose_originals(order, rng)
+    originals = _choose_originals(source, order, rng)
     rows: list[Row] = []
     for number, (kind, fault_name, index) in enumerate(order):
         original = rows[originals[number]] if number in originals else None
@@ -102,7 +103,9 @@ def _bring_forward(order: list[tuple[str, str | None, int]], rng: np.random.Gene
             order[i], order[j] = order[j], order[i]
 
 
-def _choose_originals(order: list[tuple[str, str | None, int]], rng: np.random.Generator) -> dict[int, int]:
+def _choose_originals(
+    source: DemoSource, order: list[tuple[str, str | None, int]], rng: np.random.Generator
+) -> dict[int, int]:
     """Repeating fault's row -> row of an earlier scene; moves a fault behind a scene if there is none.
 
     A URL is repeated within a block of rows, so that parts of any multiple of the block see both.
@@ -118,12 +121,25 @@ def _choose_originals(order: list[tuple[str, str | None, int]], rng: np.random.G
         ]
         earlier = [i for i in scenes if i < repeat]
         if earlier:
-            originals[repeat] = int(rng.choice(earlier))
+            is_square = order[repeat][1] == "square_copy"
+            originals[repeat] = (
+                _to_cut(source, order, earlier, rng) if is_square else int(rng.choice(earlier))
+            )
             continue
         later = int(rng.choice([i for i in scenes if i not in originals.values()]))
         order[repeat], order[later] = order[later], order[repeat]
         originals[later] = repeat
     return originals
+
+
+def _to_cut(
+    source: DemoSource, order: list[tuple[str, str | None, int]], scenes: list[int], rng: np.random.Generator
+) -> int:
+    """One of some scenes whose middle square shows all that it shows; any of them where none is such."""
+    drawn = [int(row) for row in rng.permutation(scenes)]
+    seeds = ((row, seed_of(source, "subject", "scene", order[row][2])) for row in drawn)
+    fits = (row for row, seed in seeds if square_of(sample_scene(np.random.default_rng(seed))))
+    return next(fits, drawn[0])
 
 
 def _make_row(

@@ -26,7 +26,7 @@ Record = dict[str, Any]
 # What a prompt asks for, and the records of what has to be there.
 _Asked = tuple[str, list[Record]]
 
-NUM_PROMPTS_A_TASK = 34
+NUM_PROMPTS_A_TASK = 44
 """So many that a task's interval says something: the plain ones first, then the same ones on grounds."""
 
 

@@ -4,7 +4,7 @@ A scene is about one of GenEval's six tasks. Some combinations are held out: no 
 them, and the evaluation prompts (`prompts.py`) ask for exactly those.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -63,6 +63,8 @@ _INK_SHARE = 0.5
 _MARGIN = 0.02
 _PAIR_JITTER = 0.04
 _TASK_SHARES = (0.14, 0.10, 0.22, 0.14, 0.20, 0.20)
+# A square is cut out only where more than this share of the longer side goes, and nothing that is shown.
+_CUT_OFF, _MARGIN_PX = 1 / 6, 2
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,22 @@ def is_held_out(scene: Scene) -> bool:
         return tuple(sorted(shapes)) in HELD_OUT_UNRELATED
     told = (shapes[0], name, shapes[1])
     return told in HELD_OUT_RELATIONS or converse(*told) in HELD_OUT_RELATIONS
+
+
+def square_of(scene: Scene) -> Scene | None:
+    """What the square in the middle shows, where that is all that the scene shows but for ground."""
+    side = min(scene.width, scene.height)
+    if side > (1 - _CUT_OFF) * max(scene.width, scene.height):
+        return None
+    left, top = (scene.width - side) // 2, (scene.height - side) // 2
+    things = tuple(
+        replace(thing, x=(thing.x * scene.width - left) / side, y=(thing.y * scene.height - top) / side)
+        for thing in scene.things
+    )
+    square = replace(scene, width=side, height=side, things=things)
+    boxes = [thing.box(side, side) for thing in things]
+    is_whole = all(min(box[:2]) >= _MARGIN_PX and max(box[2:]) <= side - _MARGIN_PX for box in boxes)
+    return square if is_whole and not is_held_out(square) else None
 
 
 def sample_scene(

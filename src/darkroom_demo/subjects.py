@@ -10,11 +10,12 @@ from darkroom_demo.captions import long_caption, short_caption
 from darkroom_demo.digits import digits_captions, sample_digits
 from darkroom_demo.photos import photo_captions, sample_photo
 from darkroom_demo.render import render
-from darkroom_demo.scenes import Scene, sample_scene
+from darkroom_demo.scenes import Scene, sample_scene, square_of
 
 _SIDES_PX = {
     "too_small": (24, 60),
     "visible_watermark": (128, 512),
+    "missed_watermark": (128, 512),
     "panorama": (64, 160),
     "blown_up": (160, 512),
 }
@@ -77,6 +78,21 @@ def reduced(subject: Subject) -> Subject:
     width, height = round(subject.width * factor), round(subject.height * factor)
     scene = replace(subject.scene, width=width, height=height)
     return _of_scene(scene, lambda: cv2.resize(subject.draw(), (width, height), interpolation=cv2.INTER_AREA))
+
+
+def squared(subject: Subject) -> Subject:
+    """The square in the middle, as previews are cut; the whole picture where something would be cut off."""
+    assert subject.scene is not None
+    scene = square_of(subject.scene)
+    if scene is None:
+        return subject
+    left, top = ((side - scene.width) // 2 for side in (subject.width, subject.height))
+    side = slice(top, top + scene.height), slice(left, left + scene.width)
+    return _of_scene(scene, lambda: np.ascontiguousarray(subject.draw()[side]))
+
+
+# Faults that show an earlier picture in another way.
+CHANGED = {"near_duplicate": reduced, "square_copy": squared}
 
 
 def _of_scene(scene: Scene, draw: Callable[[], np.ndarray]) -> Subject:

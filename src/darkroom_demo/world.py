@@ -15,7 +15,7 @@ from darkroom_demo.alttexts import alt_text
 from darkroom_demo.files import PICTURELESS, file_bytes
 from darkroom_demo.layout import Row, lay_out, seed_of
 from darkroom_demo.section import DemoSource
-from darkroom_demo.subjects import Subject, digits_subject, photo_subject, reduced, scene_subject
+from darkroom_demo.subjects import CHANGED, Subject, digits_subject, photo_subject, scene_subject
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +101,7 @@ class DemoWorld:
     def _draw_subject(self, entry: Row) -> Subject:
         if entry.original is not None:
             original = self.subject(entry.original)
-            return reduced(original) if entry.fault == "near_duplicate" else original
+            return CHANGED[entry.fault](original) if entry.fault in CHANGED else original
         seed = seed_of(self.source, "subject", entry.fault or entry.kind, entry.index)
         if entry.kind == "digit" or entry.fault == "png_grey":
             return digits_subject(seed)

@@ -18,7 +18,7 @@ with job(snakemake.log[0], snakemake.threads):
         from darkroom.models.training_components import TrainingComponents
 
     inputs = snakemake.input
-    tables = PartTables(inputs.table, inputs.captions, inputs.buckets)
+    tables = PartTables(inputs.table, inputs.captions, inputs.buckets, inputs.rewritten or None)
     encoders = TrainingComponents(settings, vae, text_encoders)
     if settings.online:
         counts = cache_index(tables, encoders, *outputs)

@@ -3,34 +3,41 @@
 from pathlib import Path
 
 from darkroom.components.base import Component
+from darkroom.config import load_run
 from darkroom.jobs import job
-from darkroom.store import read_manifest, write_part_manifest
+from darkroom.pinned import config_folder
+from darkroom.store import write_part_manifest
 
 inputs, name = snakemake.input, snakemake.wildcards.metric
 with job(snakemake.log[0], snakemake.threads):
+    from darkroom.captioners.scratch import forget, scratch_folder
     from darkroom.metrics.base import Inputs
-    from darkroom.metrics.references import References
+    from darkroom.metrics.embeddings import asked_features
+    from darkroom.metrics.extracted import Features
+    from darkroom.metrics.references import references_of
     from darkroom.metrics.stage import measure_metric
     from darkroom.metrics.table import METRICS
     from darkroom.store.drawn import drawn_by_model, read_records
 
     references = None
     if METRICS[name].references:
-        tables = [Path(path) for path in inputs.tables]
-        # Results of several datasets: of each as much as the training took of it.
         trained = getattr(inputs, "trained", None)
-        references = References(
-            *(tables, inputs.tars, inputs.buckets, [path.parent.parent.name for path in tables]),
-            read_manifest(trained)["counts"]["visits_by_dataset"] if trained else {},
-        )
+        references = references_of(inputs.tables, inputs.tars, inputs.buckets, trained)
+    # No `params` of the rule: these lack what changes no score, as how a server is asked.
+    section = load_run(snakemake.wildcards.run, config_folder().parent).measure.chosen[name]
+    drawn = drawn_by_model(inputs.drawn_tables, inputs.drawn_tars)
+    asked = asked_features(section, METRICS[name].references, drawn)
+    kept = dict(zip(asked, map(Path, inputs.features), strict=True))
     counts = measure_metric(
         name,
-        METRICS[name].section(**snakemake.params.settings),
+        section,
         Inputs(
-            drawn=drawn_by_model(inputs.drawn_tables, inputs.drawn_tars),
+            drawn=drawn,
             records=read_records(inputs.prompts),
             components={n: Component(**c) for n, c in snakemake.params.components.items()},
             references=references,
+            features=Features(kept.get),
+            scratch=scratch_folder(snakemake.output.table),
         ),
         inputs.draw,
         snakemake.output.table,
@@ -38,3 +45,4 @@ with job(snakemake.log[0], snakemake.threads):
     )
     files = [snakemake.output.table, snakemake.output.protocol]
     write_part_manifest(snakemake.output.manifest, files, {name: counts}, snakemake.params.made_with)
+    forget(snakemake.output.table, counts)

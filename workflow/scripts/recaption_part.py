@@ -13,7 +13,8 @@ with job(snakemake.log[0], snakemake.threads):
         kept = tables[0], tables[2], snakemake.output.captions
         counts = keep_captions(*kept, snakemake.params.own_captions)
     else:
-        from darkroom.recaption.stage import forget, recaption_part
+        from darkroom.captioners.scratch import forget
+        from darkroom.recaption.stage import recaption_part
 
         # No `params` of the rule: these lack what changes no caption, as how a server is asked.
         dataset = load_dataset(snakemake.wildcards.dataset, config_folder().parent)

@@ -41,9 +41,9 @@ with job(snakemake.log[0], snakemake.threads):
     for path in listed(inputs.chain):
         by_stage.setdefault(path.parent.name, []).append(path)
     manifests = {
-        stage if len(found) == 1 else f"{stage}/{name}": path
+        # Some datasets may lack a stage; a cache's folder is not named by the dataset, and each has one.
+        stage if len(found) == 1 else f"{stage}/{owner if (owner := path.parts[-3]) in names else name}": path
         for stage, found in by_stage.items()
-        # A stage of each dataset has as many manifests.
         for name, path in zip(names, found, strict=False)
     }
     benchmarks = {
@@ -56,6 +56,7 @@ with job(snakemake.log[0], snakemake.threads):
             dataset=name,
             funnel=funnel,
             captions=of_dataset(name, inputs.captions),
+            rewritten=of_dataset(name, inputs.rewritten),
             tables=of_dataset(name, inputs.tables),
             tars=of_dataset(name, inputs.tars),
             listed=funnel.parent.parent,
@@ -85,7 +86,7 @@ with job(snakemake.log[0], snakemake.threads):
         snakemake.output.manifest,
         stage="report",
         params=snakemake.params.settings,
-        upstream={"evaluate": snakemake.input.evaluate},
+        upstream={stage: manifests[stage] for stage in ("watch", "evaluate") if stage in manifests},
         pages={page.name: digest_without_times(page, benchmarks)},
     )
     tell(f"report     {page.resolve()}")

@@ -1,23 +1,13 @@
-"""What one scorer says of one part."""
+"""What one scorer says of one part; for others that have to look at the same pictures, too."""
 
-from darkroom.components.base import Component
 from darkroom.jobs import job
-from darkroom.score import score_part
-from darkroom.store import write_part_manifest
+from darkroom.score.together import asked_of, score_for_all
 
 with job(snakemake.log[0], snakemake.threads):
-    scored = score_part(
-        snakemake.wildcards.scorer,
-        snakemake.params.options,
+    said = {name: snakemake.params[name] for name in ("options", "components", "made_with")}
+    said |= {"scorer": snakemake.wildcards.scorer, "references": snakemake.input.references}
+    score_for_all(
+        asked_of(snakemake.output.columns, said),
         snakemake.input.table,
         snakemake.input.tar or None,
-        snakemake.output.columns,
-        {name: Component(**values) for name, values in snakemake.params.components.items()},
-    )
-    write_part_manifest(
-        snakemake.output.manifest,
-        [snakemake.output.columns],
-        scored.counts,
-        snakemake.params.made_with,
-        scored.judges,
     )

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from darkroom.refused import refused
+
 if TYPE_CHECKING:
     from darkroom.audit.scored import Scored
     from darkroom.score.pictures import Column
@@ -48,9 +50,7 @@ def audit(
             told = _judge(scored, scored.column(scorer, column), labels, precision)
         told += _notes(dataset)
     except (OSError, ValueError) as error:
-        # Not as a wrong parameter: that is put into a box, and cuts what is to be copied from it.
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise refused(error) from None
     for line in told:
         typer.echo(line)
 

@@ -4,10 +4,7 @@ Its one script is named by its digest in the content security policy, so nothing
 the data say stands in a JSON block, without a `<`, and comes onto the page as text alone.
 """
 
-import base64
-import hashlib
 import json
-from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
@@ -15,6 +12,7 @@ from markupsafe import Markup
 from darkroom.audit.pages import render
 from darkroom.audit.sample import Audit
 from darkroom.audit.scored import Scored
+from darkroom.report.pages import own_script
 from darkroom.report.scores import about, picture
 from darkroom.store import replacing
 
@@ -36,15 +34,12 @@ def write_label_page(audit: Audit, scored: Scored, out: Path) -> int:
         "file": f"{audit.dataset}-{audit.column}-labels.csv",
         "pictures": pictures,
     }
-    script = (files("darkroom.audit") / "label_script.html").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = render(
         "label.html",
         dataset=audit.dataset,
         column=audit.column,
         about=about(audit.scorer),
-        script=Markup(script),
-        script_digest=f"sha256-{digest}",
+        **own_script("darkroom.audit", "label_script.html"),
         data=Markup(json_in_html(data)),
     )
     with replacing(out) as beside:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from darkroom.benchmarks.base import Benchmark, PromptFile, Record
+from darkroom.benchmarks.base import Benchmark, PromptSet, Record, find_prompts
 from darkroom.settings.json_texts import read_json
 
 TASKS = {
@@ -21,11 +21,22 @@ TASKS = {
 }
 
 
-class GenEvalPrompts(PromptFile):
+class GenEvalPrompts(PromptSet):
     """GenEval's metadata: what each picture must show is known."""
 
     kind: Literal["geneval"]
-    path: str = Field(description="GenEval metadata, a JSON record a line, e.g. evaluation_metadata.jsonl")
+    path: str | None = Field(
+        None, description="metadata of your own, a JSON record a line; null: the 553 official prompts"
+    )
+
+    def files(self) -> list[Path]:
+        """See `PromptSet`."""
+        return [] if self.path is None else [find_prompts(self.path)]
+
+    @property
+    def called(self) -> str:
+        """See `PromptSet`."""
+        return "geneval" if self.path is None else self.path
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -67,4 +78,13 @@ def check_record(record: Any) -> None:
                 raise ValueError(f"{key}[{index}] has a position relative to an object that comes later")
 
 
-SPEC = Benchmark("geneval", GenEvalPrompts, lambda section: read_records(section.find()), TASKS)
+def _read(section: GenEvalPrompts) -> list[Record]:
+    files = section.files()
+    if files:
+        return read_records(files[0])
+    from darkroom.benchmarks.geneval_official import official_records
+
+    return official_records()
+
+
+SPEC = Benchmark("geneval", GenEvalPrompts, _read, TASKS)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darkroom.benchmarks import file, geneval
-from darkroom.benchmarks.base import PromptFile, PromptSet, Record
+from darkroom.benchmarks.base import PromptSet, Record
 from darkroom.kinds import table
 from darkroom.settings.unions import one_of
 
@@ -23,7 +23,7 @@ def read_prompts(prompts: PromptSet, max_prompts: int = 0) -> list[Record]:
     Raises:
         ValueError: a file is missing, or a line of it is wrong; says which.
     """
-    records = BENCHMARKS[_kind(prompts)].read(prompts)
+    records = BENCHMARKS[str(prompts.kind)].read(prompts)
     if not max_prompts:
         return records
     seen: dict[str, int] = {}
@@ -37,12 +37,12 @@ def read_prompts(prompts: PromptSet, max_prompts: int = 0) -> list[Record]:
 
 def prompt_files(prompts: PromptSet) -> list[Path]:
     """The files that the records are read from."""
-    return [prompts.find()] if isinstance(prompts, PromptFile) else []
+    return prompts.files()
 
 
 def prompts_name(prompts: PromptSet) -> str:
     """What a protocol calls the prompts: the kind, or the file as the configuration names it."""
-    return prompts.path if isinstance(prompts, PromptFile) else _kind(prompts)
+    return prompts.called
 
 
 def ordered_tasks(tasks: Iterable[str]) -> list[str]:
@@ -55,7 +55,3 @@ def ordered_tasks(tasks: Iterable[str]) -> list[str]:
 def task_label(tag: str) -> str:
     """What a report calls a task."""
     return next((b.tasks[tag] for b in BENCHMARKS.values() if tag in b.tasks), tag)
-
-
-def _kind(prompts: Any) -> str:
-    return str(prompts.kind)

@@ -9,15 +9,18 @@ turned on its side. Of several buckets with one aspect ratio, the one nearest to
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from darkroom.config.run import Bucket
+from darkroom.bucket.novelai import make_novelai_buckets
+from darkroom.config.bucket import Bucket
 
 MAX_AREA_EXCESS = 1.125
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Assignment:
 
 
 def make_buckets(settings: Bucket) -> list[tuple[int, int]]:
-    """The (width, height) of every bucket, from the tallest to the widest."""
+    """The (width, height) of every bucket by the rule of the settings, from the tallest to the widest."""
+    return _RULES[settings.rule].make(settings)
+
+
+def _of_about_one_area(settings: Bucket) -> list[tuple[int, int]]:
     step, area = settings.step_px, settings.resolution_px**2
     found = {(settings.resolution_px, settings.resolution_px)}
     for width in range(-(-settings.min_side_px // step) * step, settings.max_side_px + 1, step):
@@ -58,16 +65,22 @@ def make_buckets(settings: Bucket) -> list[tuple[int, int]]:
     return sorted(best.values(), key=lambda b: (b[0] / b[1], b))
 
 
-def assign(width: npt.ArrayLike, height: npt.ArrayLike, buckets: list[tuple[int, int]]) -> Assignment:
+def assign(
+    width: npt.ArrayLike,
+    height: npt.ArrayLike,
+    buckets: list[tuple[int, int]],
+    rule: str = "nearest_area",
+) -> Assignment:
     """The bucket with the nearest log aspect ratio for each picture, and its resize and crop.
 
     `width` and `height` are (N,) positive integers in pixels; `buckets` comes from `make_buckets`. A
-    picture exactly between two buckets gets the taller one.
+    picture exactly between two buckets gets the taller one. By NovelAI's rule the aspect ratio itself is compared.
     """
     w, h = np.asarray(width, np.int64), np.asarray(height, np.int64)
     sides = np.array(buckets, np.int64)
-    logs = np.log(sides[:, 0] / sides[:, 1])
-    chosen = sides[np.searchsorted((logs[1:] + logs[:-1]) / 2, np.log(w / h), side="left")]
+    scale = _RULES[rule].scale
+    ratios = scale(sides[:, 0] / sides[:, 1])
+    chosen = sides[np.searchsorted((ratios[1:] + ratios[:-1]) / 2, scale(w / h), side="left")]
     bw, bh = chosen[:, 0], chosen[:, 1]
     # The picture is relatively taller than the bucket: its width decides the scale. In integers,
     # rounding half up, so that a crop never depends on how a machine rounds.
@@ -76,3 +89,18 @@ def assign(width: npt.ArrayLike, height: npt.ArrayLike, buckets: list[tuple[int,
     rh = np.where(tall, (2 * h * bw + w) // (2 * w), bh)
     scale_up = np.where(tall, bw > w, bh > h)
     return Assignment(bw, bh, rw, rh, (rw - bw) // 2, (rh - bh) // 2, scale_up)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How buckets are made, and what of an aspect ratio tells how near it is to another."""
+
+    make: Callable[[Bucket], list[tuple[int, int]]]
+    scale: Callable[[Floats], Floats]
+
+
+# `bucket.rule` -> what it means.
+_RULES = {
+    "nearest_area": _Rule(_of_about_one_area, np.log),
+    "novelai": _Rule(make_novelai_buckets, np.positive),
+}

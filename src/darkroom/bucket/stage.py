@@ -7,26 +7,66 @@ from typing import Any
 import polars as pl
 
 from darkroom.bucket.shapes import assign, make_buckets
-from darkroom.config.run import Bucket
+from darkroom.config.bucket import Bucket
 from darkroom.store import read_table, write_json, write_table
+from darkroom.store.captions import dropped_pictures
 
 PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
 
 
 def bucket_part(
-    table: str | Path, selection: str | Path, settings: Bucket, out: str | Path
+    table: str | Path,
+    selection: str | Path,
+    settings: Bucket,
+    out: str | Path,
+    captions: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Give every kept picture of a part its bucket, or the reason why it has none.
 
-    Reads uid, row, width and height of the download `table` and uid, kept of the `selection`; writes
-    uid, row, the six columns of `PLACE` (pixels, null where there is no bucket) and `dropped` (null,
-    or "too_small": the picture would have to be enlarged and `allow_upscale` is off).
+    Reads uid, row, width and height of the download `table`, uid, kept of the `selection`, and of the tables
+    `captions` which pictures gates dropped for their captions; writes uid, row, the six columns of `PLACE`
+    (pixels, null where there is no bucket) and `dropped` (null, or why: "rejected_captions", or "too_small": the
+    picture would have to be enlarged and `allow_upscale` is off).
 
     Returns counts: kept (pictures in), bucketed, dropped by reason, and pictures by bucket.
 
     Raises:
         ValueError: a kept picture is not in the table or has no dimensions.
     """
+    joined = _kept(table, selection)
+    sides = (joined["width"].to_numpy(), joined["height"].to_numpy())
+    found = assign(*sides, make_buckets(settings), settings.rule)
+    small = (
+        pl.Series(found.scale_up)
+        if not settings.allow_upscale
+        else pl.repeat(False, joined.height, eager=True)
+    )
+    rejected = {uid for path in captions for uid in dropped_pictures(path)["uid"]}
+    without = joined["uid"].is_in(list(rejected))
+    outside = small | without
+    out_table = joined.select("uid", "row").with_columns(
+        *(
+            pl.when(~outside).then(pl.Series(getattr(found, name))).cast(pl.Int32).alias(name)
+            for name in PLACE
+        ),
+        pl.when(without)
+        .then(pl.lit("rejected_captions"))
+        .when(small)
+        .then(pl.lit("too_small"))
+        .otherwise(None)
+        .alias("dropped"),
+    )
+    write_table(out, out_table)
+    return {
+        "kept": joined.height,
+        "bucketed": joined.height - int(outside.sum()),
+        "dropped": _dropped(out_table),
+        "buckets": _by_bucket(out_table),
+    }
+
+
+def _kept(table: str | Path, selection: str | Path) -> pl.DataFrame:
+    """uid, row, width and height of the kept pictures, sorted by uid."""
     pictures = read_table(table, ["uid", "row", "width", "height"])
     selected = read_table(selection, ["uid", "kept"])
     if selected["uid"].equals(pictures["uid"]):
@@ -42,23 +82,7 @@ def bucket_part(
             f"{selection}: keeps {wrong['uid'][0]}, which has no width and height in {table}; "
             "only pictures with status ok can be kept"
         )
-    found = assign(joined["width"].to_numpy(), joined["height"].to_numpy(), make_buckets(settings))
-    small = (
-        pl.Series(found.scale_up)
-        if not settings.allow_upscale
-        else pl.repeat(False, joined.height, eager=True)
-    )
-    out_table = joined.select("uid", "row").with_columns(
-        *(pl.when(~small).then(pl.Series(getattr(found, name))).cast(pl.Int32).alias(name) for name in PLACE),
-        pl.when(small).then(pl.lit("too_small")).otherwise(None).alias("dropped"),
-    )
-    write_table(out, out_table)
-    return {
-        "kept": joined.height,
-        "bucketed": joined.height - int(small.sum()),
-        "dropped": _dropped(out_table),
-        "buckets": _by_bucket(out_table),
-    }
+    return joined
 
 
 def summarise(

@@ -19,7 +19,7 @@ from darkroom.components.files import component_folder
 from darkroom.components.files import fingerprint as component_digest
 from darkroom.config.run import Cache
 from darkroom.store import read_table, sha256_json
-from darkroom.store.captions import caption_column, captions_of, dropped_pictures, names_in
+from darkroom.store.captions import caption_column, captions_of, names_in
 
 FORMAT = 1
 PICTURE_COLUMNS = ["uid", "sha256", "size", "width", "height"]
@@ -36,15 +36,16 @@ CROP_COLUMNS = [
 
 @dataclass(frozen=True)
 class PartTables:
-    """The tables of one part: the download's, the recaption's and the buckets'."""
+    """The tables of one part: the download's, the recaption's, the buckets', and of a rewrite if there is one."""
 
     download: str | Path
     captions: str | Path
     buckets: str | Path
+    rewritten: str | Path | None = None
 
 
 def read_part(tables: PartTables) -> pl.DataFrame:
-    """The pictures of a part that have a bucket and no gate dropped, sorted by uid, with place, crop and captions.
+    """The pictures of a part that have a bucket, sorted by uid, with place, crop and captions.
 
     Raises:
         ValueError: a picture with a bucket is missing in one of the tables.
@@ -52,17 +53,22 @@ def read_part(tables: PartTables) -> pl.DataFrame:
     crops = read_table(tables.buckets, ["row", "dropped", *CROP_COLUMNS])
     crops = crops.filter(pl.col("dropped").is_null()).drop("dropped")
     places = read_table(tables.download, [*PICTURE_COLUMNS, "offset"])
-    captions = [caption_column(name) for name in captions_of(tables.captions)]
-    texts = read_table(tables.captions, ["uid", *captions])
-    crops = crops.join(dropped_pictures(tables.captions), on="uid", how="anti").sort("uid")
-    for path, other in ((tables.download, places.drop_nulls("offset")), (tables.captions, texts)):
+    written = [path for path in (tables.captions, tables.rewritten) if path is not None]
+    texts = {
+        path: read_table(path, ["uid", *(caption_column(name) for name in captions_of(path))])
+        for path in written
+    }
+    for path, other in {tables.download: places.drop_nulls("offset"), **texts}.items():
         missing = crops.join(other, on="uid", how="anti")
         if missing.height:
             raise ValueError(
                 f"{path}: has no picture {missing['uid'][0]}, to which {tables.buckets} gives a bucket"
             )
-    joined = crops.join(places, on="uid", how="left").join(texts, on="uid", how="left").sort("uid")
-    return joined.with_columns(pl.col(captions).fill_null(""))
+    joined = crops.join(places, on="uid", how="left")
+    for told in texts.values():
+        joined = joined.join(told, on="uid", how="left")
+    captions = [caption_column(name) for name in names_in(joined.columns)]
+    return joined.sort("uid").with_columns(pl.col(captions).fill_null(""))
 
 
 def captions_in(pictures: pl.DataFrame) -> dict[str, list[str]]:

@@ -31,7 +31,9 @@ _TAKEN_PREFIX = "caption_"
 class Caption(Section):
     """A caption that every picture gets; what is left out is as the section of the captioner says."""
 
-    prompt: str = Field(min_length=1, description="the request")
+    prompt: str = Field(
+        min_length=1, description="the request; of `rewrite` with other captions in it, as {long}"
+    )
     max_new_tokens: Annotated[int | None, ADDED] = Field(None, ge=1, description="of this caption alone")
     strip_prefixes: Annotated[tuple[str, ...] | None, ADDED] = Field(
         None, description="of this caption alone"
@@ -64,6 +66,8 @@ class Request:
 class CaptionerSection(Section):
     """The `recaption` section of a dataset: what every captioner has. Each kind's own adds `kind` and more."""
 
+    # What a dataset calls it, for messages.
+    key: ClassVar[str] = "recaption"
     # Whether `temperature` and `top_p` mean anything to it.
     can_sample: ClassVar[bool] = False
 
@@ -128,6 +132,11 @@ class CaptionerSection(Section):
         }
         return Request(name, caption.prompt, **options)
 
+    def asked_with(self) -> dict[str, Any]:
+        """The options that decide what is answered, as plain values; what is done to an answer later is none."""
+        later: Any = {"strip_prefixes": True, "captions": {"__all__": {"strip_prefixes"}}}
+        return self.model_dump(mode="json", exclude=later)
+
 
 class BatchedSection(CaptionerSection):
     """Of a captioner that gets its pictures in batches, see `captioners.batches`."""
@@ -136,6 +145,22 @@ class BatchedSection(CaptionerSection):
 
 
 SectionT = TypeVar("SectionT", bound=CaptionerSection)
+
+
+def asking_for(section: CaptionerSection, captions: Mapping[str, Caption], key: str = "") -> CaptionerSection:
+    """A captioner's section that asks for these.
+
+    Args:
+        key: what messages call it; empty: what they call `section`.
+
+    Raises:
+        ValueError: it cannot sample, and one of them is to be.
+    """
+    of = type(section)
+    named: type[CaptionerSection] = of
+    if key:
+        named = type(of.__name__, (of,), {"__module__": of.__module__, "key": key})
+    return named.model_validate({**dict(section), "captions": dict(captions)})
 
 
 @dataclass(frozen=True)
@@ -154,12 +179,12 @@ class Generated:
     finish_reason: str
 
 
-class Pictures(Protocol):
-    """The pictures of a part that are to be captioned, in the order of their uids.
+class Subjects(Protocol):
+    """What captions of a part are asked about, in the order of their uids.
 
     Attributes:
         where: the file that holds them, for messages.
-        uids: one a picture; its place here is what the methods take.
+        uids: of their pictures; a place here is what the methods take.
         scratch: a folder that a captioner may make and keep things in until the part is finished; it is there
             again, as it was left, where a job goes on after another that was killed.
     """
@@ -167,6 +192,17 @@ class Pictures(Protocol):
     where: str
     uids: Sequence[str]
     scratch: Path
+
+    @property
+    def content(self) -> Any:
+        """What they are, as plain values: where it is the same, so are the answers."""
+
+    def tell(self, num_captions: int) -> None:
+        """Say that so many more captions are there, for the log."""
+
+
+class Pictures(Subjects, Protocol):
+    """The pictures of a part that are to be captioned."""
 
     def jpeg(self, place: int) -> bytes:
         """A picture as it is stored, a JPEG; its sides are those that its table says. On any thread.
@@ -178,8 +214,15 @@ class Pictures(Protocol):
     def image(self, place: int) -> "Image":
         """The same picture, RGB."""
 
-    def tell(self, num_captions: int) -> None:
-        """Say that so many more captions are there, for the log."""
+
+class Texts(Subjects, Protocol):
+    """The captions of a part that a language model writes others of."""
+
+    def prompt(self, place: int, name: str) -> str:
+        """The request for the caption `name`, with the texts that it names in it."""
+
+
+SubjectsT = TypeVar("SubjectsT", bound=Subjects, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -199,7 +242,7 @@ class Wanted:
 Ask = Callable[[Wanted], Mapping[tuple[int, str], Generated]]
 
 
-class Loaded(Protocol):
+class Loaded(Protocol[SubjectsT]):
     """A captioner that is ready. All but `asking` may be asked after it alone.
 
     Attributes:
@@ -217,16 +260,16 @@ class Loaded(Protocol):
     @property
     def counts(self) -> Mapping[str, Any]: ...
 
-    def asking(self, pictures: Pictures) -> AbstractContextManager[Ask]:
+    def asking(self, subjects: SubjectsT) -> AbstractContextManager[Ask]:
         """For the block, what can be asked about a part's pictures, as often as needed."""
 
 
 @dataclass(frozen=True)
-class Captioner(Generic[SectionT]):
-    """A kind of captioner.
+class Kind(Generic[SectionT, SubjectsT]):
+    """A kind of what writes captions.
 
     Args:
-        name: what `recaption.kind` says.
+        name: what `kind` says.
         section: its section of the configuration, whose `kind` is the literal `name`.
         load: (options, name -> pretrained component, of those that the options name) -> the captioner. Raises
             ValueError where a component is none for it. `captioners.batches.in_batches` makes it of one that
@@ -237,7 +280,7 @@ class Captioner(Generic[SectionT]):
 
     name: str
     section: type[SectionT]
-    load: Callable[[SectionT, Mapping[str, Component]], Loaded]
+    load: Callable[[SectionT, Mapping[str, Component]], Loaded[SubjectsT]]
     missing: Callable[[SectionT], str] = lambda _: ""
 
     def __post_init__(self) -> None:
@@ -245,3 +288,7 @@ class Captioner(Generic[SectionT]):
             raise ValueError(
                 f"{self.section.__name__}.kind should be Literal[{self.name!r}], as its spec is named"
             )
+
+
+class Captioner(Kind[SectionT, Pictures]):
+    """A kind of captioner, as `recaption.kind` says."""

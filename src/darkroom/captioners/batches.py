@@ -1,18 +1,24 @@
-"""Captioners that get their pictures in batches, each prepared on another thread while one before is captioned."""
+"""Captioners that get what they are asked about in batches, each prepared on another thread while one before is
+captioned.
+"""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from darkroom.captioners.base import Ask, BatchedSection, Generated, Pictures, Wanted
+from darkroom.captioners.base import Ask, BatchedSection, Generated, Pictures, Subjects, Wanted
 from darkroom.components.base import Component
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from darkroom.captioners.journal import Journal
+
 _BATCHES_AHEAD = 2
+_LOG = logging.getLogger(__name__)
 
 BatchedT = TypeVar("BatchedT", bound=BatchedSection)
 
@@ -46,8 +52,8 @@ class Batched(Protocol):
     decoding: Mapping[str, Any]
     computed_in: str
 
-    def prepare(self, pictures: "Sequence[Image]") -> Any:
-        """What `caption` needs of a batch of RGB pictures; called ahead, on another thread."""
+    def prepare(self, shown: Any) -> Any:
+        """What `caption` needs of a batch: of RGB pictures, or of what else is read; ahead, on another thread."""
 
     def caption(self, prepared: Any, asked: Asked) -> list[list[Generated]]:
         """For each of the names the texts, in the order of the pictures.
@@ -58,18 +64,28 @@ class Batched(Protocol):
         """
 
 
+def read_pictures(pictures: Pictures, places: Sequence[int], names: Sequence[str]) -> "list[Image]":
+    """The pictures of a batch, RGB."""
+    del names
+    return [pictures.image(place) for place in places]
+
+
+# (what is asked about, places of a batch, names of captions) -> what `Batched.prepare` gets.
+Read = Callable[[Any, Sequence[int], Sequence[str]], Any]
+
+
 def in_batches(
-    load: Callable[[BatchedT, Mapping[str, Component]], Batched],
+    load: Callable[[BatchedT, Mapping[str, Component]], Batched], read: Read = read_pictures
 ) -> Callable[[BatchedT, Mapping[str, Component]], "InBatches"]:
     """What a `Captioner` loads, of what loads a captioner of batches."""
-    return lambda section, components: InBatches(load(section, components), section.batch_size)
+    return lambda section, components: InBatches(section, load(section, components), read)
 
 
 class InBatches:
     """See `captioners.base.Loaded`. Pictures of which the same is asked are cut into batches in their order."""
 
-    def __init__(self, batched: Batched, batch_size: int) -> None:
-        self._batched, self._batch_size = batched, batch_size
+    def __init__(self, section: BatchedSection, batched: Batched, read: Read) -> None:
+        self._section, self._batched, self._read = section, batched, read
         self._captioned: set[int] = set()
 
     @property
@@ -78,7 +94,7 @@ class InBatches:
 
     @property
     def decoding(self) -> Mapping[str, Any]:
-        return {"batch_size": self._batch_size, **self._batched.decoding}
+        return {"batch_size": self._section.batch_size, **self._batched.decoding}
 
     @property
     def counts(self) -> Mapping[str, Any]:
@@ -87,38 +103,66 @@ class InBatches:
         return {COMPUTED_IN: {self._batched.computed_in: len(self._captioned)}}
 
     @contextmanager
-    def asking(self, pictures: Pictures) -> Iterator[Ask]:
-        """Nothing is captioned of a part where one picture cannot be."""
-        yield lambda wanted: self._captions(pictures, wanted)
+    def asking(self, subjects: Subjects) -> Iterator[Ask]:
+        """Nothing is captioned of a part where one picture cannot be.
 
-    def _captions(self, pictures: Pictures, wanted: Wanted) -> dict[tuple[int, str], Generated]:
-        made: dict[tuple[int, str], Generated] = {}
-        for places, asked, prepared in self._batches(pictures, wanted):
-            try:
-                answers = self._batched.caption(prepared, asked)
-            except PictureError as error:
-                uid = asked.uids[error.place]
-                raise ValueError(f"{pictures.where}: picture {uid}: {error}") from error
-            except RuntimeError as error:
-                first, last = asked.uids[0], asked.uids[-1]
-                raise ValueError(
-                    f"{pictures.where}: captioning the pictures {first} to {last} failed: {error};"
-                    f" a smaller recaption.batch_size than {self._batch_size} needs less memory"
-                ) from error
-            for name, texts in zip(asked.names, answers, strict=True):
-                made |= {(place, name): text for place, text in zip(places, texts, strict=True)}
-            pictures.tell(len(places) * len(asked.names))
-            self._captioned.update(places)
-        return made
+        A job goes on from the batches that one before it has finished. The others are cut as they would have been,
+        so that it makes the same as a job that was not disturbed.
+        """
+        from darkroom.captioners.journal import Journal
+        from darkroom.store import sha256_json
 
-    def _batches(self, pictures: Pictures, wanted: Wanted) -> Iterator[tuple[Sequence[int], Asked, Any]]:
+        made_by = [dict(self.provenance), dict(self.decoding), self._batched.computed_in]
+        made_of = sha256_json([self._section.asked_with(), *made_by, subjects.content])
+        with Journal(subjects.scratch, made_of, Generated) as journal:
+            yield lambda wanted: self._captions(subjects, wanted, journal)
+
+    def _captions(
+        self, subjects: Subjects, wanted: Wanted, journal: "Journal[Generated]"
+    ) -> dict[tuple[int, str], Generated]:
+        chunks = list(_chunks(wanted.names, self._section.batch_size))
+        left = [
+            (names, places)
+            for names, places in chunks
+            if any((place, name, wanted.attempt) not in journal.answers for place in places for name in names)
+        ]
+        if len(left) < len(chunks):
+            _LOG.info("goes on after %d batches of %d", len(chunks) - len(left), len(chunks))
+        for places, asked, prepared in self._batches(subjects, left, wanted.attempt):
+            answers = zip(asked.names, self._answers(subjects, asked, prepared), strict=True)
+            journal.keep({
+                (place, name, wanted.attempt): text
+                for name, texts in answers
+                for place, text in zip(places, texts, strict=True)
+            })  # fmt: skip
+            subjects.tell(len(places) * len(asked.names))
+        self._captioned.update(wanted.names)
+        return {(place, name): journal.answers[place, name, wanted.attempt] for place, name in wanted}
+
+    def _answers(self, subjects: Subjects, asked: Asked, prepared: Any) -> list[list[Generated]]:
+        """What the captioner says of a batch. Raises ValueError, which names the picture or the batch."""
+        try:
+            return self._batched.caption(prepared, asked)
+        except PictureError as error:
+            uid = asked.uids[error.place]
+            raise ValueError(f"{subjects.where}: picture {uid}: {error}") from error
+        except RuntimeError as error:
+            first, last = asked.uids[0], asked.uids[-1]
+            key, size = self._section.key, self._section.batch_size
+            raise ValueError(
+                f"{subjects.where}: captioning the pictures {first} to {last} failed: {error};"
+                f" a smaller {key}.batch_size than {size} needs less memory"
+            ) from error
+
+    def _batches(
+        self, subjects: Subjects, chunks: Sequence[tuple[tuple[str, ...], Sequence[int]]], attempt: int
+    ) -> Iterator[tuple[Sequence[int], Asked, Any]]:
         """Places, and the model's inputs; a thread reads and resizes a bounded number ahead."""
-        chunks = list(_chunks(wanted.names, self._batch_size))
         with ThreadPoolExecutor(1) as ahead:
 
             def prepare(names: tuple[str, ...], places: Sequence[int]) -> tuple[Sequence[int], Asked, Any]:
-                asked = Asked(names, tuple(pictures.uids[place] for place in places), wanted.attempt)
-                return places, asked, self._batched.prepare([pictures.image(place) for place in places])
+                asked = Asked(names, tuple(subjects.uids[place] for place in places), attempt)
+                return places, asked, self._batched.prepare(self._read(subjects, places, names))
 
             waiting = [ahead.submit(prepare, *chunk) for chunk in chunks[:_BATCHES_AHEAD]]
             try:

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from PIL.Image import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging as transformers_logging
 
 from darkroom.captioners.base import Generated
-from darkroom.captioners.batches import PictureError
+from darkroom.captioners.checkpoints import NotFiniteError, end_tokens, generated, identity, load
 from darkroom.captioners.sampling import sampled, uniforms
 from darkroom.components.base import Component
 from darkroom.precision import resolve
-from darkroom.settings.paths import local_path
-from darkroom.store import sha256_folder
 
 
 @dataclass(frozen=True)
@@ -53,34 +49,16 @@ class Llava:
         Raises:
             ValueError: the component is no captioner, or is not a LLaVA-family checkpoint.
         """
-        if component.kind != "captioner":
-            raise ValueError(f"component {component.path}: kind is {component.kind!r}, not 'captioner'")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = resolve(dtype, self.device)
-        where: dict[str, Any] = {"revision": component.revision, "subfolder": component.subfolder or ""}
-        source, folder = component.path, local_path(component.path)
-        if folder.is_dir():
-            source = str(folder)
-            where = {"subfolder": component.subfolder or "", "local_files_only": True}
-        transformers_logging.disable_progress_bar()
-        try:
-            self.processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **where)
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                source,
-                dtype=getattr(torch, self.dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                **where,
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"captioner {component.path}: not a transformers checkpoint with a processor ({error})"
-            ) from error
-        self.model = model.to(self.device).eval()
+        model, self.processor = load(
+            component, "captioner", AutoModelForImageTextToText, AutoProcessor, "processor", self.dtype
+        )
+        self.model = model.to(self.device)
         self.processor.tokenizer.padding_side = "left"
         self._image_token_id = model.config.image_token_id
-        self._ends = self._end_tokens()
-        self.identity = _identity(component, model)
+        self._ends = end_tokens(self.model, self.processor.tokenizer)
+        self.identity = identity(component, model)
 
     def requests(self, prompts: Sequence[str]) -> tuple[str, list[torch.Tensor]]:
         """(what is read up to and with the picture, the token ids that follow it for each prompt).
@@ -165,13 +143,8 @@ class Llava:
             if len(steps) == limit or bool(done.all()):
                 break
             ids = steps[-1][:, None]
-        return [self._text(row) for row in torch.stack(steps, 1).tolist()]
-
-    def _text(self, ids: list[int]) -> Generated:
-        stop = next((i for i, token in enumerate(ids) if token in self._ends), None)
-        kept = ids[:stop]
-        text = self.processor.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Generated(text, len(kept), "length" if stop is None else "stop")
+        tokenizer = self.processor.tokenizer
+        return [generated(tokenizer, row, self._ends) for row in torch.stack(steps, 1).tolist()]
 
     def _chat(self, prompt: str) -> str:
         if self.processor.chat_template is None:
@@ -189,42 +162,11 @@ class Llava:
         mark: str = self.processor.tokenizer.convert_ids_to_tokens(self._image_token_id)
         return mark
 
-    def _end_tokens(self) -> list[int]:
-        ends: list[int] = []
-        for source in (self.model.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id):
-            ends += source if isinstance(source, list) else [] if source is None else [source]
-        if not ends:
-            raise ValueError("captioner: neither its generation config nor its tokenizer names an end token")
-        return list(dict.fromkeys(ends))
-
     def _to_device(self, value: torch.Tensor) -> torch.Tensor:
         if value.is_floating_point():
             return value.to(self.device, self.model.dtype)
         return value.to(self.device)
 
 
-class NotFiniteError(PictureError):
-    """The model's scores for one picture of a batch are not finite; `place` is where it is."""
-
-    def __init__(self, place: int) -> None:
-        super().__init__(place, f"the captioner's scores for picture {place} of the batch are not finite")
-
-
-def library_version() -> str:
-    """What generated the captions, for their provenance."""
-    return f"transformers {transformers.__version__}, torch {torch.__version__}"
-
-
 def _can_crop(cache: Any) -> bool:
     return not any(getattr(cache, "is_sliding", [True]))
-
-
-def _identity(component: Component, model: Any) -> dict[str, str | None]:
-    """What the weights are: a hash of a local folder, or the commit of a repository."""
-    path = local_path(component.path)
-    if path.is_dir():
-        return {"model_sha256": sha256_folder(path / (component.subfolder or "")), "model_revision": None}
-    commit = component.revision or getattr(model.config, "_commit_hash", None)
-    if commit is None:
-        raise ValueError(f"captioner {component.path}: give its revision, a commit of the repository")
-    return {"model_sha256": None, "model_revision": commit}

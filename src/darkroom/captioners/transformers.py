@@ -39,7 +39,8 @@ class _Loaded:
 
     def __init__(self, section: Transformers, component: Component) -> None:
         with quick_imports():
-            from darkroom.captioners.llava import Llava, library_version
+            from darkroom.captioners.checkpoints import library_version
+            from darkroom.captioners.llava import Llava
             from darkroom.precision import described
 
         self._requests = section.asked()

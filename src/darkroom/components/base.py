@@ -1,4 +1,4 @@
-"""Pretrained components by name: VAEs, text encoders, CLIPs, captioners and models to go on from.
+"""Pretrained components by name: VAEs, text encoders, CLIPs, captioners, language models and models to go on from.
 
 A field that names one says of which kind: `vae: Annotated[str, ComponentOf("vae")]`. One walk over the
 configuration finds them all, for the checks, a stage's settings, and whatever else depends on components.
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BaseModel, Field, RootModel, model_validator
 
 from darkroom.components.onnx import OnnxClassifier
+from darkroom.components.onnx_detector import OnnxDetector
 from darkroom.settings.base import ADDED, Section
 
 Kind = Literal[
@@ -18,13 +19,19 @@ Kind = Literal[
     "text_encoder",
     "clip",
     "captioner",
+    "language_model",
     "aesthetic_head",
     "image_classifier",
     "face_detector",
+    "object_detector",
     "inception",
     "dinov2",
+    "image_reward",
     "model",
 ]
+# open_clip's names of how pictures come to a CLIP's square: the shorter side resized and the centre cut out, or
+# the longer side resized and the rest filled.
+CROP, PAD = "shortest", "longest"
 # Of pictures for an inception, by the library whose it is; what each does `components.inception` tells.
 Resize = Literal["tf1", "clean", "torchmetrics"]
 
@@ -42,11 +49,16 @@ class Component(Section):
     onnx: Annotated[OnnxClassifier | None, ADDED] = Field(
         None, description="for an image_classifier that is an ONNX file; null: one as transformers saves it"
     )
+    onnx_detector: Annotated[OnnxDetector | None, ADDED] = Field(
+        None, description="for an object_detector that is an ONNX file; null: one as transformers saves it"
+    )
 
     @model_validator(mode="after")
-    def _onnx_is_a_classifier(self) -> "Component":
+    def _onnx_is_of_the_kind(self) -> "Component":
         if self.onnx is not None and self.kind != "image_classifier":
             raise ValueError(f"onnx is for an image_classifier; this is a {self.kind}")
+        if self.onnx_detector is not None and self.kind != "object_detector":
+            raise ValueError(f"onnx_detector is for an object_detector; this is a {self.kind}")
         return self
 
 
@@ -56,17 +68,20 @@ class Components(RootModel[dict[str, Component]]):
 
 @dataclass(frozen=True)
 class ComponentOf:
-    """Marks a field that holds the name of a component of this kind."""
+    """Marks a field that holds the name of a component of this kind, or one of `others`, which are none."""
 
     kind: Kind
+    others: tuple[str, ...] = ()
 
 
 class Named(NamedTuple):
-    """A component that the configuration names: under which key (of a list: the list's), and of which kind."""
+    """A component that the configuration names: under which key (of a list: the list's), of which kind, and what
+    else might stand there."""
 
     key: str
     name: str
     kind: Kind
+    others: tuple[str, ...] = ()
 
 
 def named_components(section: Any, key: str = "") -> Iterator[Named]:
@@ -75,9 +90,10 @@ def named_components(section: Any, key: str = "") -> Iterator[Named]:
         yield from (named._replace(key=key) for named in named_components(item))
     for name, field in type(section).model_fields.items() if isinstance(section, BaseModel) else ():
         value, place = getattr(section, name), f"{key}.{name}".lstrip(".")
-        kinds = [mark.kind for mark in marks(field) if isinstance(mark, ComponentOf)]
-        if kinds and value is not None:
-            yield Named(place, value, kinds[0])
+        of = next((mark for mark in marks(field) if isinstance(mark, ComponentOf)), None)
+        if of is not None and value is not None:
+            if value not in of.others:
+                yield Named(place, value, of.kind, of.others)
         elif isinstance(value, BaseModel | tuple):
             yield from named_components(value, place)
 

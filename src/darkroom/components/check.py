@@ -15,20 +15,41 @@ from darkroom.settings.paths import local_path
 
 # torch-fidelity's name and pytorch-fid's: they are the same file.
 INCEPTION_WEIGHTS = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+# Of CLIPs that open_clip saved, and of reward models on one.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+REWARD_WEIGHTS = ("HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt")
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", *REWARD_WEIGHTS)
+# The published file, or its tensors.
+IMAGE_REWARD_WEIGHTS = ("ImageReward.pt", "model.safetensors")
+MED_CONFIG = "med_config.json"
 # Kind -> what a folder of it holds; of names that stand together one is enough.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "vae": (("config.json",), ("diffusion_pytorch_model.safetensors",)),
     "text_encoder": (("model.safetensors", "model.safetensors.index.json"),),
-    "clip": (("model.safetensors",), ("preprocessor_config.json", "processor_config.json")),
+    "clip": (
+        ("model.safetensors", *OPEN_CLIP_WEIGHTS),
+        ("preprocessor_config.json", "processor_config.json", OPEN_CLIP_CONFIG),
+    ),
     "captioner": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
+    "language_model": (
+        ("config.json",),
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    ),
     "aesthetic_head": (("model.safetensors",),),
     "image_classifier": (
         ("config.json",),
         ("model.safetensors", "model.safetensors.index.json"),
         ("preprocessor_config.json", "processor_config.json"),
     ),
+    "object_detector": (
+        ("config.json",),
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("preprocessor_config.json", "processor_config.json"),
+    ),
     "inception": ((*INCEPTION_WEIGHTS, "model.safetensors"),),
     "dinov2": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
+    "image_reward": (IMAGE_REWARD_WEIGHTS, (MED_CONFIG,), ("vocab.txt",)),
     "face_detector": (("centerface.onnx",),),
     "model": (("config.json", "model_index.json", "unet/config.json", "transformer/config.json"),),
 }
@@ -36,6 +57,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 _ORIGINS = {
     "inception": f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS[0]}",
     "dinov2": "https://huggingface.co/facebook/dinov2-large",
+    "image_reward": "https://huggingface.co/zai-org/ImageReward",
 }
 _TOKENIZERS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -79,17 +101,41 @@ def _check(component: Component) -> None:
     for names in needs(component):
         if not any((folder / name).is_file() for name in names):
             raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has")
+    if component.kind == "clip":
+        clip_weights(folder)
     if component.kind in ("text_encoder", "clip"):
         tokenizer_folder(folder)
+    if component.kind == "language_model" and not _has_chat_template(folder):
+        raise ValueError(
+            f"{folder} has no chat template (chat_template.jinja, or in tokenizer_config.json); take a model that"
+            " was taught to follow instructions"
+        )
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(path)
     for name in onnx_files:
         check_onnx(folder / name)
 
 
+def clip_weights(folder: Path) -> Path | None:
+    """The file with a CLIP's weights; None: there is none.
+
+    Raises:
+        ValueError: there are a reward model's and others, or open_clip's without their configuration.
+    """
+    names = ("model.safetensors", *OPEN_CLIP_WEIGHTS)
+    found = [name for name in names if (folder / name).is_file()]
+    if len(found) > 1 and (rewards := [name for name in found if name in REWARD_WEIGHTS]):
+        others = ", ".join(name for name in found if name != rewards[0])
+        raise ValueError(f"{folder} holds {rewards[0]} and {others}; leave one file of weights there")
+    if found and found[0] in OPEN_CLIP_WEIGHTS and not (folder / OPEN_CLIP_CONFIG).is_file():
+        raise ValueError(f"{folder} has no {OPEN_CLIP_CONFIG}, which belongs to its {found[0]}")
+    return folder / found[0] if found else None
+
+
 def needs(component: Component) -> tuple[tuple[str, ...], ...]:
     """What its folder holds; of names that stand together one is enough."""
-    return NEEDS[component.kind] if component.onnx is None else ((component.onnx.file,),)
+    onnx = component.onnx or component.onnx_detector
+    return NEEDS[component.kind] if onnx is None else ((onnx.file,),)
 
 
 def onnx_names(component: Component) -> list[str]:
@@ -111,6 +157,16 @@ def tokenizer_folder(folder: Path) -> Path:
     raise ValueError(
         f"{folder} has no tokenizer (vocab.json and merges.txt, or tokenizer.json), nor has {beside}"
     )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and bool(told.get("chat_template"))
 
 
 def check_safetensors(path: Path) -> None:

@@ -98,6 +98,28 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name: of safetensors, or of PyTorch's format, of which nothing but tensors is read.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is no pickle, or asks for more than tensors, leads to
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: is no file of tensors alone: {reason}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise ValueError(f"{path}: holds no tensors by name")
+    return state
+
+
 def load_transformers(cls: Any, folder: Path, what: str) -> Any:
     """A model that one of transformers' classes reads from a folder's safetensors, in float32. No code of it runs.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from darkroom.components.base import Component, Resize
 from darkroom.components.check import INCEPTION_WEIGHTS
-from darkroom.components.files import WEIGHTS, component_folder, read_weights
+from darkroom.components.files import WEIGHTS, component_folder, read_tensors, read_weights
 
 SIZE = 299
 LIBRARY = f"torch-fidelity {version('torch-fidelity')}"
@@ -111,14 +111,5 @@ def _read(component: Component) -> dict[str, Tensor]:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (
-            Exception
-        ) as error:  # whatever a file that is no pickle, or asks for more than tensors, leads to
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"{path}: is no file of tensors alone: {reason}") from None
-        if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-            raise ValueError(f"{path}: holds no tensors by name")
-        return state
+        return read_tensors(path)
     raise ValueError(f"{folder} has no {' or '.join((WEIGHTS, *INCEPTION_WEIGHTS))}")

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from darkroom.config.load import ConfigError, Project, load_dataset, load_project
+    from darkroom.config.load import ConfigError, Project, load_dataset, load_project, load_run
     from darkroom.config.schema import schema_text
 
-__all__ = ["ConfigError", "Project", "load_dataset", "load_project", "schema_text"]
+__all__ = ["ConfigError", "Project", "load_dataset", "load_project", "load_run", "schema_text"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, model_validator
 
 from darkroom.captioners.table import AnyCaptioner
-from darkroom.config.gates import CaptionGates
+from darkroom.config.gates import CaptionGates, RewriteGates
 from darkroom.config.keep import DEFAULT_KEEP, DEFAULT_SCORERS, Criterion, Scorers, check_names
+from darkroom.config.rewrites import check_rewrite
+from darkroom.rewriters.table import AnyRewriter
 from darkroom.settings.base import ADDED, Section
 from darkroom.settings.captions import ORIGINAL
 from darkroom.settings.download import Download, Manners
@@ -58,6 +60,13 @@ class Dataset(Section):
     caption_gates: Annotated[CaptionGates | None, ADDED] = Field(
         None, description="what the captioner's captions must be; null: anything"
     )
+    rewrite: Annotated[AnyRewriter | None, ADDED] = Field(
+        None,
+        description="what writes captions of captions, as shorter ones, by a language model; null: nobody",
+    )
+    rewrite_gates: Annotated[RewriteGates | None, ADDED] = Field(
+        None, description="what the rewritten captions must be; null: anything"
+    )
 
     @model_validator(mode="after")
     def _captions_go_through_gates(self) -> "Dataset":
@@ -67,6 +76,8 @@ class Dataset(Section):
             )
         if self.caption_gates is not None:
             self.caption_gates.check(self.recaption)
+        if self.rewrite_gates is not None:
+            self.rewrite_gates.check(self.rewrite)
         return self
 
     @model_validator(mode="after")
@@ -87,11 +98,23 @@ class Dataset(Section):
         object.__setattr__(self, "own_captions", tuple(sorted(self.own_captions)))
         return self
 
+    @model_validator(mode="after")
+    def _rewrites_what_is_there(self) -> "Dataset":
+        if self.rewrite is not None:
+            check_rewrite(self.rewrite, self.captions_before)
+        return self
+
     @property
-    def caption_names(self) -> tuple[str, ...]:
-        """The captions that its pictures have, in the order of every table."""
+    def captions_before(self) -> tuple[str, ...]:
+        """The captions that its pictures have before some are rewritten, in the order of every table."""
         generated = () if self.recaption is None else tuple(self.recaption.asked())
         return (ORIGINAL, *self.own_captions, *generated)
+
+    @property
+    def caption_names(self) -> tuple[str, ...]:
+        """The captions that its pictures have in the end, in the order of every table."""
+        rewritten = () if self.rewrite is None else tuple(self.rewrite.asked())
+        return (*self.captions_before, *rewritten)
 
     @model_validator(mode="after")
     def _criteria_have_names(self) -> "Dataset":

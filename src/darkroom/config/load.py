@@ -178,6 +178,11 @@ def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> Non
         seen, run = [*seen, earlier], before
 
 
+def load_run(name: str, root: str | Path = ".") -> Run:
+    """Load run `name` from `root`/config/runs, without its dataset and components."""
+    return _validate(Run, _chain(Path(root) / "config/runs", name, "run"))
+
+
 def load_dataset(name: str, root: str | Path = ".", named_by: str = "dataset") -> Dataset:
     """Load dataset `name` from `root`/config/datasets; `named_by` says who asked for it."""
     return _read_dataset(Path(root) / "config", name, named_by)
@@ -357,11 +362,12 @@ def load_components(path: Path) -> dict[str, Component]:
 
 
 def _check_component(components: dict[str, Component], named: Named, layers: list[Layer]) -> None:
-    key, name, kind = named
+    key, name, kind, others = named
     where = f"{_file_of(key.split('.'), layers)}: {key}"
     known = sorted(n for n, component in components.items() if component.kind == kind)
     if name not in components:
-        raise ConfigError(f"{where}: no {kind} {name!r} in config/components.yaml{nearest(name, known)}")
+        near = nearest(name, sorted([*known, *others]))
+        raise ConfigError(f"{where}: no {kind} {name!r} in config/components.yaml{near}")
     if name not in known:
         other = components[name].kind
         raise ConfigError(f"{where}: {name!r} is a {other}, not a {kind}{nearest(name, known)}")

@@ -2,6 +2,9 @@
 
 from importlib.util import find_spec
 
+# Optimizer -> the package that has it.
+_PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedulefree": "schedulefree"}
+
 
 def check_optimizer(optimizer: str) -> None:
     """Refuse an optimizer whose package is not installed.
@@ -9,8 +12,9 @@ def check_optimizer(optimizer: str) -> None:
     Raises:
         ValueError: says what to install, or to write instead.
     """
-    if optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+    package = _PACKAGES.get(optimizer)
+    if package is not None and find_spec(package) is None:
         raise ValueError(
-            "train.optimizer: adamw8bit needs bitsandbytes, which is not installed: run `pip install"
-            " bitsandbytes`, or write adamw"
+            f"train.optimizer: {optimizer} needs {package}, which is not installed: run `pip install {package}`,"
+            " or write adamw"
         )

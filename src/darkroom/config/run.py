@@ -6,39 +6,18 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from darkroom.components.base import ComponentOf
 from darkroom.components.use import TextEncoderUse
+from darkroom.config.bucket import Bucket
 from darkroom.config.drawing import Draw, Evaluate, Measure, Sampling
 from darkroom.config.families import check_dropout, check_dtype, check_family
 from darkroom.config.model import Model
 from darkroom.config.objective import Objective
 from darkroom.config.shares import DatasetShare, check_shares
+from darkroom.config.validation import Validation
+from darkroom.config.watch import Watch, check_watch
 from darkroom.settings.base import ADDED, Section
 from darkroom.settings.unions import one_of
 from darkroom.trackers.base import TrackerSection
 from darkroom.trackers.table import TRACKERS
-
-
-class Bucket(Section):
-    """Aspect-ratio buckets of about one area."""
-
-    resolution_px: int = Field(512, ge=16, description="side of the square that fixes the area")
-    step_px: int = Field(64, ge=8, description="sides are multiples of this")
-    min_side_px: int = Field(256, ge=8, description="shortest bucket side")
-    max_side_px: int = Field(1024, ge=8, description="longest bucket side")
-    allow_upscale: bool = Field(False, description="keep pictures smaller than their bucket")
-
-    @model_validator(mode="after")
-    def _sides(self) -> "Bucket":
-        for name in ("resolution_px", "min_side_px", "max_side_px"):
-            value = getattr(self, name)
-            if value % self.step_px:
-                near = max(self.step_px, round(value / self.step_px) * self.step_px)
-                raise ValueError(f"{name} {value} is no multiple of step_px {self.step_px}; {near} would be")
-        if not self.min_side_px <= self.resolution_px <= self.max_side_px:
-            raise ValueError(
-                f"resolution_px {self.resolution_px} is not within min_side_px {self.min_side_px} and max_side_px"
-                f" {self.max_side_px}; write another min_side_px or max_side_px"
-            )
-        return self
 
 
 class Cache(Section):
@@ -128,10 +107,11 @@ class Train(Section):
         False,
         description="fsdp: keep shards, and run the optimizer, in CPU memory",
     )
-    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
+    optimizer: Literal["adamw", "muon", "adamw8bit", "prodigy", "schedulefree"] = Field(
         "adamw",
         description="muon: Muon for the matrices inside the blocks, AdamW for the rest; adamw8bit: AdamW with"
-        " moments of 8 bits, by bitsandbytes",
+        " moments of 8 bits, by bitsandbytes; prodigy: AdamW that finds its own step size; schedulefree: AdamW"
+        " that averages weights itself",
     )
     learning_rate: float = Field(1e-4, gt=0, description="AdamW's, after the warm-up")
     muon_learning_rate: float = Field(0.02, gt=0, description="Muon's, after the warm-up")
@@ -189,6 +169,9 @@ class Train(Section):
         (),
         description="steps to leave out, as the log numbers them: the way on after a loss that is not finite",
     )
+    validation: Annotated[Validation | None, ADDED] = Field(
+        None, description="pictures that are held out, and the loss on them on the way"
+    )
     num_threads: int = Field(0, ge=0, description="CPU threads a rank; 0 leaves it to torch")
     checkpoint_every_steps: int = Field(500, ge=1)
     log_every_steps: int = Field(10, ge=1)
@@ -242,6 +225,11 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _prior(self) -> "Train":
+        if self.prior_weight is not None and self.validation is not None:
+            raise ValueError(
+                "validation holds pictures out, and DreamBooth (prior_weight) has few of its subject; leave"
+                " validation out, and judge by `measure`"
+            )
         if self.prior_weight is not None and self.global_batch_size < 2:
             raise ValueError(
                 "prior_weight needs pictures of the subject and of its class in every batch; write"
@@ -265,11 +253,34 @@ class Train(Section):
                 "optimizer adamw8bit scales moments by blocks of whole weights, and parallelism fsdp cuts them up;"
                 " write optimizer: adamw, whose moments fsdp spreads over the ranks, or parallelism: ddp"
             )
+        if self.parallelism == "fsdp" and self.optimizer == "prodigy":
+            raise ValueError(
+                "optimizer prodigy measures how far all weights have come, and parallelism fsdp cuts them up;"
+                " write optimizer: adamw, or parallelism: ddp"
+            )
         if self.parallelism == "fsdp" and self.optimizer == "muon":
             raise ValueError(
                 "optimizer muon needs whole matrices, and parallelism fsdp cuts them up; write optimizer: adamw,"
                 " or parallelism: ddp"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_free(self) -> "Train":
+        if self.optimizer != "schedulefree":
+            return self
+        if self.learning_rate_decay != "constant":
+            raise ValueError(
+                "optimizer schedulefree needs no decay of the learning rate: its average takes that place; write"
+                " learning_rate_decay: constant"
+            )
+        if self.ema_decay:
+            raise ValueError(
+                "optimizer schedulefree averages weights itself, and another average of them would lag; write"
+                " ema_decay: 0"
+            )
+        if not self.betas[0]:
+            raise ValueError("optimizer schedulefree averages with betas[0]; write one above 0, as 0.9")
         return self
 
     @model_validator(mode="after")
@@ -321,6 +332,9 @@ class Run(Section):
     draw: Draw = Field(description="the pictures that it is judged by")
     measure: Measure = Field(description="by metric, what is measured on them; a metric left out is not")
     evaluate: Evaluate = Field(Evaluate(), description="how sure scores are")
+    watch: Annotated[Watch | None, ADDED] = Field(
+        None, description="how the training is judged on the way, by jobs of their own"
+    )
     trackers: Annotated[tuple[AnyTracker, ...], ADDED] = Field(
         (), description="where the training's curves go, besides TensorBoard; a change makes nothing again"
     )
@@ -359,6 +373,7 @@ class Run(Section):
                 "train.tags: shows a picture with another text each time, and the cache has one embedding of each"
                 " caption; write cache: {online: true}, which encodes while training, or leave tags out"
             )
+        check_watch(self.watch, self.train.num_steps, self.measure, bool(self.datasets))
         check_dropout(self.train.encoder_dropout, self.cache.encoders)
         check_dtype(self.model.attention, self.train.dtype)
         check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)

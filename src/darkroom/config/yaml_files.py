@@ -34,8 +34,8 @@ def read_yaml(path: str | Path) -> Any:
         raise YamlError(f"{path}: not valid YAML: {error}") from None
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's, but a key given twice is an error instead of a silent loss."""
+class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's, the one in C where it is there, but a key given twice is an error instead of a silent loss."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # Before `<<` brings in keys that those of the mapping itself may replace.

@@ -88,7 +88,16 @@ def _is_end(key: str, body: Mapping[str, Any]) -> bool:
 def _refuse_other_protocol(here: Mapping[str, Any], published: Mapping[str, Any]) -> None:
     for key in sorted({*here, *published} - {*_FREE}):
         if here.get(key) != published.get(key):
+            name, mine, theirs = _first_other(f"protocol.{key}", here.get(key), published.get(key))
             raise ValueError(
-                f"protocol.{key} is {here.get(key)!r} here and {published.get(key)!r} published; scores of unlike"
-                " protocols do not compare"
+                f"{name} is {mine!r} here and {theirs!r} published; scores of unlike protocols do not compare"
             )
+
+
+def _first_other(name: str, here: Any, published: Any) -> tuple[str, Any, Any]:
+    """The first of what lies inside two unlike values that is unlike: its dotted name, and both."""
+    if isinstance(here, Mapping) and isinstance(published, Mapping):
+        for key in sorted({*here, *published}):
+            if here.get(key) != published.get(key):
+                return _first_other(f"{name}.{key}", here.get(key), published.get(key))
+    return name, here, published

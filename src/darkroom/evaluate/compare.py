@@ -1,7 +1,7 @@
 """Runs compared: the differences of their scores, paired prompt by prompt, if they were measured alike."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def compare(runs: Mapping[str, str | Path], num_resamples: int = NUM_RESAMPLES) 
         raise ValueError(f"{' and '.join(map(str, runs.values()))} have measured no metric in common")
     first, *others = runs
     for other in others:
-        mine, theirs = (_protocol(bodies[run]["protocol"], names) for run in (first, other))
+        mine, theirs = (judged_by(bodies[run]["protocol"], names) for run in (first, other))
         for key, one, another in _unequal(mine, theirs):
             raise ValueError(
                 f"protocol.{key} is {one!r} in {runs[first]} and {another!r} in {runs[other]}; scores of unequal"
@@ -67,8 +67,11 @@ def _read(folder: Path) -> dict[str, Any]:
     return body
 
 
-def _protocol(protocol: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    """What the scores of these metrics depend on; how many resamples an interval took is no part of it."""
+def judged_by(protocol: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Of a metrics.json's protocol, what the scores of these metrics depend on.
+
+    How many resamples an interval took is no part of it.
+    """
     return {k: v for k, v in protocol.items() if k in names or (k not in METRICS and k != "intervals")}
 
 

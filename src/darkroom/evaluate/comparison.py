@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.evaluate.scores import task_names
+from darkroom.evaluate.scores import score_names
 from darkroom.metrics.base import Metric
 from darkroom.metrics.table import METRICS
 
@@ -38,12 +38,12 @@ def comparison_rows(compared: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     first = next(iter(compared["scores"].values()))
     rows = []
     for name, metric in METRICS.items():
-        if name in first and metric.summary == "by_task":
+        if name in first and metric.is_nested:
             inner = {
                 part: {run: scores[name] for run, scores in runs.items()} for part, runs in compared.items()
             }
             rows += [
-                _row(label, metric, key, inner) for key, label in task_names(metric, first[name]).items()
+                _row(label, metric, key, inner) for key, label in score_names(metric, first[name]).items()
             ]
         elif name in first:
             rows.append(_row(metric.label, metric, name, compared))
@@ -83,15 +83,19 @@ def comparison_latex(compared: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _row(label: str, metric: Metric, key: str, compared: Mapping[str, Mapping[str, Any]]) -> Row:
-    scores = [_cell(metric, key, scores) for scores in compared["scores"].values()]
-    gaps = [_cell(metric, key, gap, "+") for gap in compared["differences"].values()]
+    scores = [score_cell(metric, key, scores) for scores in compared["scores"].values()]
+    gaps = [score_cell(metric, key, gap, "+") for gap in compared["differences"].values()]
     return Row(label, metric.direction, scores, gaps)
 
 
-def _cell(metric: Metric, key: str, scores: Mapping[str, float], sign: str = "") -> Cell:
+def score_cell(metric: Metric, key: str, scores: Mapping[str, float], sign: str = "") -> Cell:
+    """One of a metric's scores as text; a dash where it is not there."""
+
     def text(name: str) -> str:
         return f"{scores[name]:{sign}.{metric.digits}f}"
 
+    if key not in scores:
+        return Cell("-", None)
     bounds = (f"{key}_low", f"{key}_high")
     return Cell(text(key), (text(bounds[0]), text(bounds[1])) if bounds[0] in scores else None)
 

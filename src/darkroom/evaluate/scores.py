@@ -1,6 +1,7 @@
 """From values to scores: what a metric's `summary` means, and the interval of each score and difference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from darkroom.metrics.intervals import bootstrap, bounds
 from darkroom.metrics.rules import summarise
 from darkroom.metrics.table import METRICS
 
+_PLACE = ("prompt_index", "picture")
+
 
 def score(
     model: str, whole: pl.DataFrame, tables: Mapping[str, pl.DataFrame], num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """A model's scores: of `by_task` a mapping with every task's, of the others a number under their name.
+    """A model's scores: of `by_task` a mapping with every task's, of `parts` one with every part's, of the others
+    a number under their name.
 
     `<score>_low` and `<score>_high` bound 95 % of a bootstrap over prompts, where there is one.
 
@@ -32,13 +36,17 @@ def score(
         if metric.summary == "distance":
             scores[name] = float(table.filter(pl.col("model") == model)[metric.column].item())
             continue
-        tasks, values = by_prompt(whole, model, metric)
+        if metric.summary == "parts":
+            scores[name] = _parts(metric, whole, partial(by_prompt, whole, model), num_resamples, seed)
+            continue
+        tasks, values = by_prompt(whole, model, metric.column)
         drawn = bootstrap(tasks, values, num_resamples, seed)
         if metric.summary == "by_task":
-            flat = ((task, bool(value)) for task, row in zip(tasks, values, strict=True) for value in row)
+            rows = zip(tasks, values, strict=True)
+            flat = ((task, bool(value)) for task, row in rows for value in row if not np.isnan(value))
             scores[name] = {**summarise(flat), **bounds(drawn)}
         else:
-            scores |= {name: float(values.mean()), **bounds({name: drawn["micro"]})}
+            scores |= {name: _mean(values), **bounds({name: drawn["micro"]})}
     return scores
 
 
@@ -58,8 +66,10 @@ def difference(
         if metric.summary == "distance":
             result[name] = first[name] - second[name]
             continue
-        tasks, mine = by_prompt(whole, ours, metric)
-        drawn = bootstrap(tasks, mine - by_prompt(whole, theirs, metric)[1], num_resamples, seed)
+        if metric.summary == "parts":
+            result[name] = _parts(metric, whole, partial(_paired, whole, ours, theirs), num_resamples, seed)
+            continue
+        drawn = bootstrap(*_paired(whole, ours, theirs, metric.column), num_resamples, seed)
         if metric.summary == "by_task":
             names = [key for key in first[name] if not key.endswith(("_low", "_high"))]
             gaps = {key: first[name][key] - second[name][key] for key in names}
@@ -69,16 +79,53 @@ def difference(
     return result
 
 
-def by_prompt(whole: pl.DataFrame, model: str, metric: Metric) -> tuple[list[str], np.ndarray]:
-    """The task of each prompt that the metric has values for, and these: float64 (prompts, pictures)."""
-    mine = whole.filter((pl.col("model") == model) & pl.col(metric.column).is_not_null())
-    mine = mine.sort("prompt_index", "picture")
+def _parts(
+    metric: Metric,
+    whole: pl.DataFrame,
+    values_of: Callable[[str], tuple[list[str], np.ndarray]],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, float]:
+    """The mean and the interval of each of a metric's columns that has values."""
+    found: dict[str, float] = {}
+    for column in metric.scored(whole.columns):
+        tasks, values = values_of(column)
+        if tasks:
+            drawn = bootstrap(tasks, values, num_resamples, seed)
+            found |= {column: _mean(values), **bounds({column: drawn["micro"]})}
+    return found
+
+
+def _paired(whole: pl.DataFrame, ours: str, theirs: str, column: str) -> tuple[list[str], np.ndarray]:
+    """The differences of two models, see `by_prompt`: picture by picture, of those that both have a value for."""
+    value = pl.col(column).cast(pl.Float64)
+    other = whole.filter(pl.col("model") == theirs).select(*_PLACE, value.alias("_other"))
+    mine = whole.filter(pl.col("model") == ours).join(other, on=_PLACE, how="inner")
+    gaps = mine.with_columns(value - pl.col("_other"))
+    return by_prompt(gaps, ours, column)
+
+
+def by_prompt(whole: pl.DataFrame, model: str, column: str) -> tuple[list[str], np.ndarray]:
+    """The task of each prompt that a metric's column has values for, and these: float64 (prompts, pictures); NaN
+    for single pictures without one."""
+    mine = whole.filter(pl.col("model") == model).sort(*_PLACE)
+    mine = mine.filter(pl.col(column).is_not_null().any().over("prompt_index"))
     tasks = mine.unique("prompt_index", keep="first", maintain_order=True)["tag"].to_list()
-    values = mine[metric.column].cast(pl.Float64).to_numpy().reshape(len(tasks), -1)
+    values = mine[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    values = values.reshape(len(tasks), len(values) // max(len(tasks), 1))
     return tasks, values
 
 
-def task_names(metric: Metric, scores: Mapping[str, float]) -> dict[str, str]:
-    """Key -> label of a by_task metric's scores: the overall one, then each task's in their benchmark's order."""
-    keys = [key for key in scores if not key.endswith(("_low", "_high")) and key not in ("overall", "micro")]
+def _mean(values: np.ndarray) -> float:
+    """Of all prompts, each the mean of its pictures."""
+    return float(np.nanmean(values, axis=1).mean())
+
+
+def score_names(metric: Metric, scores: Mapping[str, float]) -> dict[str, str]:
+    """Key -> label of a nested metric's scores: of parts, each; by task, the overall one, then each task's in
+    their benchmark's order."""
+    keys = [key for key in scores if not key.endswith(("_low", "_high"))]
+    if metric.summary == "parts":
+        return {column: f"{metric.label}, {label}" for column, label in metric.scored(keys).items()}
+    keys = [key for key in keys if key not in ("overall", "micro")]
     return {"overall": f"{metric.label}, overall"} | {tag: task_label(tag) for tag in ordered_tasks(keys)}

@@ -75,7 +75,7 @@ def evaluate(inputs: EvaluateInputs, metrics: str | Path, prompts: str | Path) -
         for reason in silent.values():
             _LOG.info("evaluate: %s", reason)
     write_table(prompts, whole, sort_by=None)
-    write_json(metrics, _rounded(result))
+    write_json(metrics, rounded(result))
     return {
         "prompts": len(inputs.records),
         "pictures": {name: pictures.filter(pl.col("model") == name).height for name in present},
@@ -136,7 +136,8 @@ def _computed_in(drawn_manifest: str | Path) -> dict[str, str]:
     return {COMPUTED_IN: found[0]} if found else {}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Scores with the digits that are stored."""
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     return round(value, _DIGITS) if isinstance(value, float) else value

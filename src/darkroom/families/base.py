@@ -32,9 +32,33 @@ if TYPE_CHECKING:
 class LoRA(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): only they are trained."""
 
+    method: Annotated[Literal["lora", "dora", "lokr"], ADDED] = Field(
+        "lora",
+        description="dora: weights' magnitudes are trained apart from their directions; lokr: what is added is a"
+        " Kronecker product",
+    )
     rank: int = Field(16, ge=1)
     alpha: float = Field(16.0, gt=0, description="updates are scaled by alpha / rank")
     targets: tuple[str, ...] = Field(min_length=1, description="ends of the names of the layers to adapt")
+    rank_pattern: Annotated[dict[str, Annotated[int, Field(ge=1)]], ADDED] = Field(
+        {}, description="end of a layer's name -> its rank; of several ends the longest counts"
+    )
+    alpha_pattern: Annotated[dict[str, Annotated[float, Field(gt=0)]], ADDED] = Field(
+        {}, description="end of a layer's name -> its alpha"
+    )
+
+    @model_validator(mode="after")
+    def _patterns_are_of_targets(self) -> "LoRA":
+        """Refuse patterns for layers that have no adapters."""
+        for option in ("rank_pattern", "alpha_pattern"):
+            for key in getattr(self, option):
+                if not any(is_end(target, key) for target in self.targets):
+                    near = nearest(key.rpartition(".")[2], list(self.targets))
+                    raise ValueError(
+                        f"{option}: {key!r} is none of targets, and ends in none{near}"
+                        f" (targets: {', '.join(self.targets)})"
+                    )
+        return self
 
 
 class ModelSection(Section):
@@ -219,6 +243,11 @@ def constructor_arguments(file: str, class_name: str) -> tuple[str, ...]:
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name]
     init = next(n for n in classes[0].body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     return tuple(a.arg for a in init.args.args + init.args.kwonlyargs if a.arg != "self")
+
+
+def is_end(end: str, name: str) -> bool:
+    """Whether a layer's name is this, or ends in it after a dot."""
+    return name == end or name.endswith(f".{end}")
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.families.base import Family
+from darkroom.formats.tensors import write_tensors
+from darkroom.settings.extras import Extra
 from darkroom.settings.json_texts import read_json
 
 if TYPE_CHECKING:
@@ -94,15 +96,25 @@ class ExportedModel:
         return state
 
 
+def write_safetensors(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str], dtype: str
+) -> None:
+    """See `Format`; tensors are in their dtype already."""
+    write_tensors(path, tensors, {**metadata, "format": "pt"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A format of one file.
 
-    title: what it is and for whom. ending: of its default name, after the model's.
+    title: what it is and for whom. ending: of its default name, after the model's; its suffix is that of all.
     families: those that it can hold. instead: what to take for another one.
+
+    dtypes: precisions of its weights; the first is taken where none is asked for. extra: what writing needs.
 
     tensors(model, dtype): what it writes, as (tensors by name, metadata, notes for who asked for it). A ValueError
         tells what the format cannot hold, and what can.
+    write(path, tensors, metadata, dtype): writes these; the same always give the same bytes.
     """
 
     name: str
@@ -110,14 +122,19 @@ class Format:
     ending: str
     families: tuple[str, ...]
     instead: str
+    dtypes: tuple[str, ...] = DTYPES
+    extra: Extra | None = None
     tensors: "Callable[[ExportedModel, str], tuple[dict[str, Tensor], dict[str, str], list[str]]]"
+    write: "Callable[[Path, Mapping[str, Tensor], Mapping[str, str], str], None]" = write_safetensors
 
     def check(self, model: ExportedModel) -> None:
         """Refuse a model that the format cannot hold.
 
         Raises:
-            ValueError: says which it can hold, and what to take instead.
+            ValueError: says which it can hold, and what to take instead; or what to install.
         """
+        if self.extra is not None:
+            self.extra.require(f"--format {self.name}")
         family = model.family
         if family.name not in self.families:
             raise ValueError(

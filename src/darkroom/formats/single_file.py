@@ -158,7 +158,7 @@ def tensors(model: ExportedModel, dtype: str) -> "tuple[dict[str, Tensor], dict[
             found["v_pred"] = torch.ones(1)
         if scheduler.get("rescale_betas_zero_snr"):
             found["ztsnr"] = torch.ones(1)
-    return found, metadata(model, original), _notes(model, original)
+    return found, metadata(model, original), notes(model, original)
 
 
 def metadata(model: ExportedModel, original: Original, adapter: str = "") -> dict[str, str]:
@@ -221,7 +221,7 @@ def _check(model: ExportedModel, original: Original) -> None:
         )
 
 
-def _notes(model: ExportedModel, original: Original) -> list[str]:
+def notes(model: ExportedModel, original: Original) -> list[str]:
     """What whoever loads the file has to know."""
     part, scheduler = model.family.part, model.config("scheduler")
     config = model.config(part)

@@ -71,12 +71,14 @@ class Gate(Generic[SectionT]):
         load: (options, name -> pretrained component, of those that the options name) -> the check. The same
             caption of the same picture always passes or never.
         extra: packages that it needs beyond darkroom's own; where they are missing no job starts.
+        looks: whether it looks at pictures, which rewritten captions are judged without.
     """
 
     name: str
     section: type[SectionT]
     load: Callable[[SectionT, Mapping[str, Component]], Check]
     extra: Extra | None = None
+    looks: bool = False
 
     def __post_init__(self) -> None:
         if get_args(self.section.model_fields["kind"].annotation) != (self.name,):

@@ -7,14 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from darkroom.components.base import Component
+from darkroom.components.ocr import OCR, Reading, reader, reduced
 from darkroom.gates.base import Candidate, Check, Gate, GateSection
-from darkroom.scorers.text_in_picture import OCR, TextInPicture, is_like, plain, read_lines, reader, reduced
+from darkroom.quotes import quoted_texts
+from darkroom.scorers.text_in_picture import is_like, lines_of_text, plain
 
-# Pairs of quotation marks; a straight single one may be an apostrophe, which stands inside of or behind a word.
-_QUOTED = re.compile(
-    r"\"([^\"\n]+)\"|\u201c([^\u201d\n]+)\u201d|\u00ab([^\u00bb\n]+)\u00bb|\u2018([^\u2019\n]+)\u2019(?!\w)"
-    r"|(?<!\w)'([^'\n]+)'(?!\w)"
-)
 _WORD = re.compile(r"\w+")
 
 
@@ -29,8 +26,7 @@ class QuotedText(GateSection):
 
 def quoted_words(caption: str) -> list[str]:
     """The words between quotation marks, as they are compared: small letters, and those alike made the same."""
-    quotes = ["".join(groups) for groups in _QUOTED.findall(caption)]
-    return [word for quote in quotes for word in map(plain, _WORD.findall(quote)) if word]
+    return [word for quote in quoted_texts(caption) for word in map(plain, _WORD.findall(quote)) if word]
 
 
 def share_read(words: Sequence[str], lines: Sequence[str]) -> float:
@@ -46,8 +42,8 @@ def share_read(words: Sequence[str], lines: Sequence[str]) -> float:
 
 def _load(section: QuotedText, components: Mapping[str, Component]) -> Check:
     del components
-    options = TextInPicture(max_side_px=section.max_side_px, min_confidence=section.min_confidence)
-    engine = reader(options)
+    options = Reading(max_side_px=section.max_side_px, min_confidence=section.min_confidence)
+    engine = reader(options, "quoted_text")
 
     def check(captions: Sequence[Candidate]) -> list[bool]:
         import numpy as np
@@ -58,11 +54,11 @@ def _load(section: QuotedText, components: Mapping[str, Component]) -> Check:
             words = quoted_words(caption.text)
             if words and caption.uid not in lines:
                 image = reduced(np.asarray(caption.image()), options.max_side_px)
-                lines[caption.uid] = [line.text for line in read_lines(engine, image)]
+                lines[caption.uid] = [line.text for line in lines_of_text(engine, image)]
             passed.append(not words or share_read(words, lines[caption.uid]) >= section.min)
         return passed
 
     return check
 
 
-SPEC = Gate("quoted_text", QuotedText, _load, extra=OCR)
+SPEC = Gate("quoted_text", QuotedText, _load, extra=OCR, looks=True)

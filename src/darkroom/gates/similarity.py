@@ -52,4 +52,4 @@ def _cosines(clip: "ClipScorer", captions: Sequence[Candidate]) -> list[float]:
     return [round(cosine, _DECIMALS) if caption.text.strip() else -1.0 for caption, cosine in pairs]
 
 
-SPEC = Gate("similarity", Similarity, _load)
+SPEC = Gate("similarity", Similarity, _load, looks=True)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from darkroom.refused import refused
+
 if TYPE_CHECKING:
     from darkroom.measuring.measure import Result
 
@@ -26,6 +28,9 @@ def measure(
     ] = None,
     resize: Annotated[str, typer.Option(help="of fid and kid: tf1, clean or torchmetrics")] = "",
     batch_size: Annotated[int | None, typer.Option(help="pictures a forward pass", min=1)] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="folder that features of pictures are kept in, for the next time")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="new folder for metrics.json and pictures.csv")] = None,
 ) -> None:
     """Measure metrics on a folder of pictures, whoever made them.
@@ -41,13 +46,11 @@ def measure(
         names = list(dict.fromkeys(name.strip() for name in metrics.split(",") if name.strip()))
         asked = _pairs(component or [])
         chosen = choose(names, asked, {"resize": resize or None, "batch_size": batch_size})
-        found = measure_folder(folder, chosen, reference, prompts)
+        found = measure_folder(folder, chosen, reference, prompts, keep)
         if out is not None:
             found.write(out)
     except (OSError, ValueError) as error:
-        # Not as a wrong parameter: that is put into a box, and cuts what is to be copied from it.
-        typer.echo(_reason(error), err=True)
-        raise typer.Exit(2) from None
+        raise refused(_reason(error)) from None
     for line in lines(found):
         typer.echo(line)
     failed = found.body.get("not_measured", {})
@@ -79,13 +82,17 @@ def _pairs(told: list[str]) -> dict[str, str]:
 
 def lines(found: "Result") -> list[str]:
     """A table of the scores, how each is defined, and what was left out."""
+    from darkroom.evaluate.scores import score_names
     from darkroom.metrics.table import METRICS
 
     body = found.body
     told = ["| | score | better |", "|---|---|---|"]
     for name, value in body["scores"].items():
         metric = METRICS[name].named(body["protocol"][name])
-        told.append(f"| {metric.label} | {value:.{metric.digits}f} | {metric.direction} |")
+        named = score_names(metric, value) if metric.is_nested else {metric.column: metric.label}
+        for column, label in named.items():
+            number = value[column] if metric.is_nested else value
+            told.append(f"| {label} | {number:.{metric.digits}f} | {metric.direction} |")
     told += ["", *(f"{name}: {of.get('definition', '')}" for name, of in body["protocol"].items())]
     told += _folder_lines("pictures", body["pictures"])
     if "number" in body.get("reference", {}):

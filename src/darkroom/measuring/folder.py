@@ -77,6 +77,10 @@ class Folder:
         for name in self.names[:number]:
             yield decoded(read(self.root / name))
 
+    def picture(self, place: int) -> np.ndarray:
+        """The one of a row of `table`; on any thread."""
+        return decoded(read(self.root / self.names[place]))
+
 
 def look_through(root: str | Path) -> Folder:
     """Find the pictures of a folder and read each once. Links to folders are not followed.

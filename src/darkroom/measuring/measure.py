@@ -1,20 +1,22 @@
 """Measures a folder of pictures by several metrics; pictures are encoded once for all that see them alike."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import polars as pl
 
 from darkroom.measuring.chosen import Chosen
 from darkroom.measuring.folder import MODEL, Folder, look_through
 from darkroom.measuring.prompts import Prompts, read_prompts
 from darkroom.measuring.statistics import read_statistics
-from darkroom.metrics.base import Inputs, Measured
+from darkroom.metrics import VERSION
+from darkroom.metrics.base import Inputs, Measured, Metric
+from darkroom.metrics.extracted import REAL, Asked, Features
 from darkroom.metrics.references import Statistics
 from darkroom.metrics.table import METRICS
-from darkroom.store import replacing, write_json
+from darkroom.store import replacing, sha256_json, write_json
 from darkroom.store.drawn import KEYS
 
 _DIGITS = 6
@@ -25,9 +27,9 @@ class Result:
     """What was found.
 
     Attributes:
-        body: `scores` (metric -> number), `protocol` (metric -> what its number depends on), and `pictures`,
-            `reference` and `prompts`, where given: numbers, digests, and what was left out; `not_measured` (metric
-            -> why), where one could not be.
+        body: `scores` (metric -> number, or column -> number), `protocol` (metric -> what its number depends on),
+            and `pictures`, `reference` and `prompts`, where given: numbers, digests, and what was left out;
+            `not_measured` (metric -> why), where one could not be.
         table: a row for each picture: `file`, `prompt` and its scores, null where it has none.
     """
 
@@ -49,7 +51,11 @@ class Result:
 
 
 def measure_folder(
-    folder: str | Path, chosen: Chosen, reference: str | Path | None, prompts: str | Path | None
+    folder: str | Path,
+    chosen: Chosen,
+    reference: str | Path | None,
+    prompts: str | Path | None,
+    keep: Path | None = None,
 ) -> Result:
     """Measure the pictures of a folder.
 
@@ -57,6 +63,7 @@ def measure_folder(
         chosen: the metrics.
         reference: a folder of real pictures, or a file of statistics, see `read_statistics`.
         prompts: a table, see `read_prompts`.
+        keep: a folder that features of pictures are kept in: those that are there are not computed again.
 
     Raises:
         ValueError: a metric lacks what it compares with, a file is not what it should be, or no metric could be
@@ -67,9 +74,8 @@ def measure_folder(
     pictures = look_through(folder)
     told = read_prompts(prompts, pictures.root, pictures.names) if prompts else None
     real = look_through(reference) if reference and statistics is None else None
-    measured, failed = _measure(chosen, pictures, statistics or real, told)
-    values = {name: found.table[METRICS[name].column].to_numpy().mean() for name, found in measured.items()}
-    scores = {name: round(float(value), _DIGITS) for name, value in values.items()}
+    measured, failed = _measure(chosen, pictures, statistics or real, told, keep)
+    scores = {name: _scored(METRICS[name], found.table) for name, found in measured.items()}
     body = {
         "scores": scores,
         "protocol": {name: dict(found.protocol) for name, found in measured.items()},
@@ -82,6 +88,16 @@ def measure_folder(
     return Result(body, _by_picture(pictures, told, measured))
 
 
+def _scored(metric: Metric, table: pl.DataFrame) -> float | dict[str, float]:
+    """A metric's number, or its parts' by column: means over the pictures that have one."""
+    means = {
+        column: table[column].cast(pl.Float64).mean()
+        for column in metric.scored(table.columns) or (metric.column,)
+    }
+    rounded = {column: round(float(cast(float, mean)), _DIGITS) for column, mean in means.items()}
+    return rounded if metric.parts else rounded[metric.column]
+
+
 def _by_picture(pictures: Folder, prompts: Prompts | None, measured: dict[str, Measured]) -> pl.DataFrame:
     """See `Result.table`."""
     table = pictures.table().select("file")
@@ -91,7 +107,7 @@ def _by_picture(pictures: Folder, prompts: Prompts | None, measured: dict[str, M
     for name, found in measured.items():
         if METRICS[name].summary == "distance":
             continue
-        files = list(prompts.of) if prompts is not None and not METRICS[name].references else pictures.names
+        files = list(prompts.of) if prompts is not None and METRICS[name].reads_prompts else pictures.names
         values = found.table.drop(KEYS).with_columns(file=pl.Series(files, dtype=pl.String))
         table = table.join(values, on="file", how="left", maintain_order="left")
     return table
@@ -107,26 +123,36 @@ def _refuse_what_lacks(chosen: Chosen, reference: Any, prompts: Any) -> None:
         metric = METRICS[name]
         if metric.references and not reference:
             raise ValueError(f"{name} compares with real pictures: give --reference FOLDER")
-        if not metric.references and not prompts:
+        if metric.reads_prompts and not prompts:
             raise ValueError(f"{name} compares with prompts: give --prompts TABLE, with file and prompt")
         if metric.references and not metric.statistics and not Path(reference).is_dir():
             raise ValueError(f"{name} takes no statistics for real pictures: give --reference FOLDER")
 
 
 def _measure(
-    chosen: Chosen, pictures: Folder, real: Folder | Statistics | None, prompts: Prompts | None
+    chosen: Chosen,
+    pictures: Folder,
+    real: Folder | Statistics | None,
+    prompts: Prompts | None,
+    keep: Path | None,
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """Metric -> what it found, or why it could not; pictures without a prompt are compared with real ones only."""
     with_prompts = pictures.only(list(prompts.of)) if prompts else pictures
     records = [{"prompt": text, "tag": "prompts"} for text in prompts.of.values()] if prompts else []
-    features: dict[str, np.ndarray] = {}
+    all_features = Features(_kept(keep, chosen, pictures, real))
+    shared = with_prompts.names == pictures.names
+    features_of_some = all_features if shared else Features(_kept(keep, chosen, with_prompts, real))
     found, failed = {}, {}
     for name, section in chosen.sections.items():
         metric = METRICS[name]
         if isinstance(real, Folder) and metric.references:
             section = section.model_copy(update={"num_reference_pictures": max(2, len(real.names))})
-        seen = pictures if metric.references else with_prompts
+        seen = with_prompts if metric.reads_prompts else pictures
+        features = features_of_some if metric.reads_prompts else all_features
         inputs = Inputs({MODEL: seen}, records, chosen.components, real, features)
+        if metric.reads_prompts and (why := metric.silent_on(records)):
+            failed[name] = why
+            continue
         try:
             found[name] = metric.measure(section, inputs)
         except ValueError as error:
@@ -135,6 +161,26 @@ def _measure(
     if not found:
         raise ValueError("; ".join(dict.fromkeys(failed.values())))
     return found, failed
+
+
+def _kept(
+    keep: Path | None, chosen: Chosen, pictures: Folder, real: Folder | Statistics | None
+) -> Callable[[Asked], Path | None]:
+    """Where features are kept, by the digests of the pictures and of all that makes them."""
+    sets = {MODEL: pictures, REAL: real}
+
+    def place(asked: Asked) -> Path | None:
+        seen = sets[asked.of]
+        if keep is None or not isinstance(seen, Folder):
+            return None
+        from darkroom.components.files import fingerprint
+
+        extractor = asked.extractor
+        files = fingerprint(chosen.components[extractor.component])
+        made_by = sha256_json([asdict(extractor), files, VERSION])
+        return keep / f"{seen.sha256[:16]}-{made_by[:16]}.safetensors"
+
+    return place
 
 
 def _told(folder: Folder) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 """A table of prompts for pictures that anybody made: CSV, Parquet or JSON lines with `file` and `prompt`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import polars as pl
-
-from darkroom.settings.json_texts import read_json
+from darkroom.rows import read_rows
 
 _COLUMNS = ("file", "prompt")
-_JSON_LINES = (".jsonl", ".ndjson")
+_EXAMPLE = '{"file": "1.png", "prompt": "a cat"}'
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def read_prompts(path: str | Path, folder: Path, names: Sequence[str]) -> Prompt
     """
     path = Path(path)
     known, found, num_unknown = set(names), {}, 0
-    for number, values in _rows(path):
+    for number, values in read_rows(path, _COLUMNS, _EXAMPLE):
         for column in _COLUMNS:
             if not (isinstance(values.get(column), str) and values[column].strip()):
                 raise ValueError(f"{path}, row {number}: {column!r} is missing or no text")
@@ -61,39 +58,3 @@ def _name(file: str, beside: Path, folder: Path, known: set[str]) -> str | None:
     except (ValueError, OSError, RuntimeError):
         return None
     return name if name in known else None
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, values), counted from 1."""
-    if path.suffix.lower() in _JSON_LINES:
-        yield from _json_lines(path)
-        return
-    try:
-        if path.suffix.lower() == ".csv":
-            table = pl.read_csv(path, infer_schema=False)
-        elif path.suffix.lower() == ".parquet":
-            table = pl.read_parquet(path)
-        else:
-            raise ValueError(f"{path}: ends in none of .csv, .parquet and {' and '.join(_JSON_LINES)}")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
-    for column in _COLUMNS:
-        if column not in table.columns:
-            raise ValueError(f"{path}: has no column {column!r}; it has {', '.join(table.columns)}")
-    yield from enumerate(table.select(_COLUMNS).iter_rows(named=True), start=1)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = read_json(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, row {number}: {error}") from None
-            if not isinstance(values, dict):
-                raise ValueError(
-                    f'{path}, row {number}: no record like {{"file": "1.png", "prompt": "a cat"}}'
-                )
-            yield number, values

@@ -5,10 +5,9 @@ CLIPs, scales or prefixes do not compare: the protocol records the model beside 
 """
 
 import numpy as np
-import polars as pl
 
 from darkroom.metrics.base import Inputs, Measured, Metric
-from darkroom.metrics.embeddings import WithClip, encode, load
+from darkroom.metrics.embeddings import WithClip, cosines, load, with_prompts
 
 
 class ClipScore(WithClip):
@@ -24,29 +23,15 @@ def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: there are not as many texts as pictures.
     """
-    if images.shape != texts.shape:
-        raise ValueError(f"picture embeddings are {images.shape}, text embeddings {texts.shape}")
-    cosines = (_unit(images) * _unit(texts)).sum(axis=1)
-    return 100 * np.maximum(cosines, 0)
+    return 100 * np.maximum(cosines(images, texts), 0)
 
 
 def measure(section: ClipScore, inputs: Inputs) -> Measured:
     """The score of every picture."""
     clip, identity = load(section, inputs)
-    texts = np.asarray(clip.encode_texts([record["prompt"] for record in inputs.records]), np.float64)
-    tables = []
-    for drawn in inputs.drawn.values():
-        table = drawn.table().select("model", "prompt_index", "picture")
-        features = encode(clip, drawn.pictures(), section.batch_size)
-        fits = clip_scores(features, texts[table["prompt_index"].to_numpy()])
-        tables.append(table.with_columns(clip_score=pl.Series(fits)))
+    table = with_prompts(SPEC.name, section, inputs, clip, clip_scores)
     definition = f"100 max(cos, 0), {section.clip}, no prefix"
-    return Measured(pl.concat(tables), {"definition": definition, "clip": identity})
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return Measured(table, {"definition": definition, "clip": identity})
 
 
 SPEC = Metric(

@@ -4,16 +4,16 @@ A distance means nothing without its features, the resize before them and the nu
 protocol tells all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from darkroom.metrics.base import Inputs, Measured
-from darkroom.metrics.embeddings import Compared, Encoder, encode
+from darkroom.metrics.embeddings import Compared, drawn_features
+from darkroom.metrics.extracted import REAL, Asked
 from darkroom.metrics.references import Statistics
-from darkroom.store import sha256_json
 
 Distance = Callable[[Any, np.ndarray], float]
 
@@ -27,49 +27,30 @@ def measure_distance(name: str, kind: str, distance: Distance, section: Compared
         distance: (real, drawn) features, float64 (pictures, dimensions) -> distance. Of a metric with `statistics`
             the real ones may be a `Gaussian`.
     """
-    encoder = section.encoder(inputs)
-    real, of_real, words = real_features(encoder, section, inputs)
-    rows, num_drawn = [], 0
-    for model in inputs.drawn:
-        features = drawn_features(encoder, section, inputs, model)
-        num_drawn = len(features)
-        rows.append({"model": model, name: distance(real, features)})
+    real, of_real, words = real_features(section, inputs)
+    drawn = {model: drawn_features(section, inputs, model) for model in inputs.drawn}
+    rows = [{"model": model, name: distance(real, found.values)} for model, found in drawn.items()]
+    *_, last = drawn.values()
+    encoder = last.encoder
     protocol = {
-        "definition": f"{kind}, {encoder.words}, {words}, {num_drawn} generated",
+        "definition": f"{kind}, {encoder.words}, {words}, {len(last.features)} generated",
         encoder.kind: dict(encoder.identity),
         **of_real,
-        **encoder.named,
+        **section.named(encoder),
     }
     return Measured(pl.DataFrame(rows), protocol)
 
 
-def real_features(encoder: Encoder, section: Compared, inputs: Inputs) -> tuple[Any, dict[str, Any], str]:
+def real_features(section: Compared, inputs: Inputs) -> tuple[Any, dict[str, Any], str]:
     """Of the real pictures: features or a Gaussian, and what the protocol tells of them, as keys and in words."""
-    found, number = inputs.references, section.num_reference_pictures
+    found, number, extractor = inputs.references, section.num_reference_pictures, section.extractor
     if isinstance(found, Statistics):
         told = {"reference_statistics": found.sha256}
         return found.gaussian, told, f"statistics {found.sha256[:12]} of real pictures"
     assert found is not None, "a metric with references is given them"
-    features = _features(encoder, section, inputs, ["real", number], lambda: found.pictures(number))
+    asked, component = Asked(extractor, REAL, number), inputs.components[extractor.component]
+    features = inputs.features.get(asked, component, lambda: found.pictures(number)).values
     return features, {"reference_pictures": len(features)}, f"{len(features)} real"
-
-
-def drawn_features(encoder: Encoder, section: Compared, inputs: Inputs, model: str) -> np.ndarray:
-    """Features of a model's pictures in their order: float64, (pictures, dimensions)."""
-    return _features(encoder, section, inputs, ["drawn", model], inputs.drawn[model].pictures)
-
-
-def _features(
-    encoder: Encoder,
-    section: Compared,
-    inputs: Inputs,
-    whose: list[Any],
-    pictures: Callable[[], Iterator[np.ndarray]],
-) -> np.ndarray:
-    key = sha256_json([encoder.kind, dict(encoder.identity), *whose])
-    if key not in inputs.features:
-        inputs.features[key] = encode(encoder.images, pictures(), section.batch_size)
-    return inputs.features[key]
 
 
 def checked(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,79 +1,59 @@
 """Features of pictures for metrics, of drawn ones and of real ones; and those of a CLIP, of prompts too."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from darkroom.components.base import ComponentOf
-from darkroom.imports import quick_imports
 from darkroom.metrics.base import VARIANT, Inputs
+from darkroom.metrics.extracted import REAL, Asked, Extracted
+from darkroom.metrics.extractor import Encoder, Extractor, Images
 from darkroom.settings.base import Section
 
 
-class WithClip(Section):
+class Featured(Section):
+    """A metric that looks at pictures by the features of a network. Those who inherit say which."""
+
+    if TYPE_CHECKING:
+        batch_size: int
+
+    @property
+    @abstractmethod
+    def extractor(self) -> Extractor:
+        """What makes the features."""
+
+
+class WithClip(Featured):
     """A metric on embeddings."""
 
     clip: Annotated[str, ComponentOf("clip")] = Field(description="name of a CLIP in config/components.yaml")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
 
-
-class Images(Protocol):
-    """A network that sees pictures."""
-
-    def encode_images(self, pictures: Sequence[np.ndarray]) -> Any:
-        """uint8 (height, width, 3) pictures of any sizes -> (pictures, dimensions)."""
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What makes features of pictures, and what tells it from another.
-
-    Attributes:
-        kind: of its component, under which the protocol names it.
-        images: the network.
-        identity: its name, its files, its resize.
-        words: these for the protocol's definition.
-        variant: what of them belongs to the name of a distance.
-    """
-
-    kind: str
-    images: Images
-    identity: Mapping[str, str]
-    words: str
-    variant: str = ""
-
     @property
-    def named(self) -> dict[str, str]:
-        """What a protocol tells of its variant."""
-        return {VARIANT: self.variant} if self.variant else {}
+    def extractor(self) -> Extractor:
+        """See `Featured`."""
+        return Extractor("clip", self.clip, self.batch_size)
 
 
-class Compared(Section):
-    """A distance to real pictures. Those who inherit say in which features."""
+class Compared(Featured):
+    """A distance to real pictures."""
 
     if TYPE_CHECKING:
-        batch_size: int
         num_reference_pictures: int
 
-    @abstractmethod
-    def encoder(self, inputs: Inputs) -> Encoder:
-        """The network that the section names, loaded."""
+    def named(self, encoder: Encoder) -> dict[str, str]:
+        """What the protocol tells of the encoder that belongs to the distance's name."""
+        return {VARIANT: encoder.variant} if encoder.variant else {}
 
 
 class WithReferences(WithClip, Compared):
     """A distance to real pictures in the features of a CLIP."""
 
     num_reference_pictures: int = Field(1000, ge=2, description="real pictures, the first so many by uid")
-
-    def encoder(self, inputs: Inputs) -> Encoder:
-        """See `Compared`."""
-        clip, identity = load(self, inputs)
-        return Encoder("clip", clip, identity, f"{self.clip}, {identity['resize']}")
 
 
 class Clip(Images, Protocol):
@@ -83,21 +63,62 @@ class Clip(Images, Protocol):
         """Texts -> (texts, dimensions)."""
 
 
+def asked_features(section: Section, has_references: bool, models: Iterable[str]) -> list[Asked]:
+    """The features that a metric asks for, of each model's pictures and, with references, of real ones."""
+    if not isinstance(section, Featured):
+        return []
+    asked = [Asked(section.extractor, model) for model in models]
+    if has_references and isinstance(section, Compared):
+        asked.append(Asked(section.extractor, REAL, section.num_reference_pictures))
+    return asked
+
+
+def drawn_features(section: Featured, inputs: Inputs, model: str) -> Extracted:
+    """Features of a model's pictures, in their order."""
+    extractor = section.extractor
+    component = inputs.components[extractor.component]
+    return inputs.features.get(Asked(extractor, model), component, inputs.drawn[model].pictures)
+
+
 def load(section: WithClip, inputs: Inputs) -> tuple[Any, dict[str, str]]:
-    """The section's CLIP (a `Clip`), and what tells it from another: its name, its files and its resize."""
-    with quick_imports():
-        from darkroom.components.clip import load_clip
-        from darkroom.components.files import fingerprint
-
-    component = inputs.components[section.clip]
-    clip = load_clip(component)
-    resize = f"shorter side bicubic to {clip.image_size} px, centre crop"
-    return clip, {"name": section.clip, "sha256": fingerprint(component), "resize": resize}
+    """The section's CLIP (a `Clip`), on the GPU where there is one, and what tells it from another."""
+    clip, encoder = inputs.features.network(section.extractor, inputs.components[section.clip])
+    return clip, dict(encoder.identity)
 
 
-def encode(images: Images, pictures: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-    """Features of pictures, encoded a batch at a time: float64, (pictures, dimensions)."""
-    waiting, features = iter(pictures), []
-    while batch := list(islice(waiting, batch_size)):
-        features.append(np.asarray(images.encode_images(batch), np.float64))
-    return np.concatenate(features)
+def with_prompts(
+    name: str,
+    section: WithClip,
+    inputs: Inputs,
+    clip: Clip,
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> pl.DataFrame:
+    """A metric's table with the column `name`: `score` of the embeddings of every picture and its prompt, float64
+    (pictures, dimensions) each."""
+    texts = np.asarray(clip.encode_texts([record["prompt"] for record in inputs.records]), np.float64)
+    tables = []
+    for model, drawn in inputs.drawn.items():
+        table = drawn.table().select("model", "prompt_index", "picture")
+        features = drawn_features(section, inputs, model).values
+        fits = score(features, texts[table["prompt_index"].to_numpy()])
+        tables.append(table.with_columns(pl.Series(name, fits)))
+    return pl.concat(tables)
+
+
+def cosines(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Of every picture and its text: float64, (pictures,).
+
+    Args:
+        images, texts: embeddings, float, (pictures, dimensions); normalised here.
+
+    Raises:
+        ValueError: there are not as many texts as pictures.
+    """
+    if images.shape != texts.shape:
+        raise ValueError(f"picture embeddings are {images.shape}, text embeddings {texts.shape}")
+    return np.asarray((_unit(images) * _unit(texts)).sum(axis=1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float64)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))

@@ -3,15 +3,14 @@
 Which library a network and its resize come from is part of a distance's name: numbers of different ones differ.
 """
 
-from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.components.base import Component, ComponentOf, Resize
-from darkroom.imports import quick_imports
-from darkroom.metrics.base import Inputs
-from darkroom.metrics.embeddings import Compared, Encoder, WithReferences
+from darkroom.components.base import ComponentOf, Resize
+from darkroom.metrics.base import VARIANT
+from darkroom.metrics.embeddings import Compared
+from darkroom.metrics.extractor import Encoder, Extractor
 
 
 class WithInception(Compared):
@@ -26,16 +25,10 @@ class WithInception(Compared):
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
     num_reference_pictures: int = Field(10_000, ge=2, description="real pictures, the first so many by uid")
 
-    def encoder(self, inputs: Inputs) -> Encoder:
-        """See `Compared`."""
-        with quick_imports():
-            from darkroom.components.inception import LIBRARY, load_inception
-
-        component = inputs.components[self.inception]
-        identity = {**_identity(self.inception, component), "library": LIBRARY, "resize": self.resize}
-        words = f"{self.inception}, Inception of {LIBRARY}, resize {self.resize}"
-        variant = f"{self.resize}, {LIBRARY}"
-        return Encoder("inception", load_inception(component, self.resize), identity, words, variant)
+    @property
+    def extractor(self) -> Extractor:
+        """See `Featured`."""
+        return Extractor("inception", self.inception, self.batch_size, self.resize)
 
 
 class WithDinov2(Compared):
@@ -47,15 +40,10 @@ class WithDinov2(Compared):
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
     num_reference_pictures: int = Field(10_000, ge=2, description="real pictures, the first so many by uid")
 
-    def encoder(self, inputs: Inputs) -> Encoder:
-        """See `Compared`."""
-        with quick_imports():
-            from darkroom.components.dinov2 import SIZE, load_dinov2
-
-        component = inputs.components[self.dinov2]
-        resize = f"bicubic to {SIZE} x {SIZE} px"
-        identity = {**_identity(self.dinov2, component), "resize": resize}
-        return Encoder("dinov2", load_dinov2(component), identity, f"{self.dinov2}, {resize}")
+    @property
+    def extractor(self) -> Extractor:
+        """See `Featured`."""
+        return Extractor("dinov2", self.dinov2, self.batch_size)
 
 
 class WithFeatures(Compared):
@@ -76,21 +64,16 @@ class WithFeatures(Compared):
             raise ValueError("name one component: clip, inception or dinov2")
         return self
 
-    def encoder(self, inputs: Inputs) -> Encoder:
-        """See `Compared`."""
-        section: Compared
+    @property
+    def extractor(self) -> Extractor:
+        """See `Featured`."""
         if self.clip is not None:
-            section = WithReferences(clip=self.clip)
-        elif self.inception is not None:
-            section = WithInception(inception=self.inception, resize=self.resize)
-        else:
-            assert self.dinov2 is not None, "one of the three is named"
-            section = WithDinov2(dinov2=self.dinov2)
-        found = section.encoder(inputs)
-        return replace(found, variant=f"{found.kind}, {found.variant}" if found.variant else found.kind)
+            return Extractor("clip", self.clip, self.batch_size)
+        if self.inception is not None:
+            return Extractor("inception", self.inception, self.batch_size, self.resize)
+        assert self.dinov2 is not None, "one of the three is named"
+        return Extractor("dinov2", self.dinov2, self.batch_size)
 
-
-def _identity(name: str, component: Component) -> dict[str, str]:
-    from darkroom.components.files import fingerprint
-
-    return {"name": name, "sha256": fingerprint(component)}
+    def named(self, encoder: Encoder) -> dict[str, str]:
+        """See `Compared`: the network too, as the same metric may stand on another."""
+        return {VARIANT: f"{encoder.kind}, {encoder.variant}" if encoder.variant else encoder.kind}

@@ -22,7 +22,7 @@ def bootstrap(
 
     Args:
         tasks: each prompt's task.
-        values: each prompt's score, or one for each of its pictures: float, (prompts,) or
+        values: each prompt's score, or one for each of its pictures, not all of them NaN: float, (prompts,) or
             (prompts, pictures).
         num_resamples: how often prompts are drawn with replacement.
         seed: of the draws.
@@ -32,7 +32,7 @@ def bootstrap(
     """
     if len(tasks) != len(values) or not len(tasks):
         raise ValueError(f"{len(tasks)} tasks for {len(values)} prompts; one for each is needed")
-    by_prompt = values.reshape(len(values), -1).mean(axis=1).astype(np.float64)
+    by_prompt = np.nanmean(values.reshape(len(values), -1), axis=1).astype(np.float64)
     labels = np.array(tasks)
     rng = np.random.default_rng(seed)
     means: dict[str, np.ndarray] = {}

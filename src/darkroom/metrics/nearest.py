@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from darkroom.metrics.base import Inputs, Measured, Metric
-from darkroom.metrics.distances import drawn_features, real_features
+from darkroom.metrics.distances import real_features
+from darkroom.metrics.embeddings import drawn_features
 from darkroom.metrics.features import WithFeatures
 from darkroom.metrics.references import Statistics
 from darkroom.store.drawn import KEYS
@@ -39,20 +40,21 @@ def nearest(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def measure(section: NearestReal, inputs: Inputs) -> Measured:
     """The nearest real picture of every picture."""
-    encoder = section.encoder(inputs)
-    real, of_real, words = real_features(encoder, section, inputs)
+    real, of_real, words = real_features(section, inputs)
     assert inputs.references is not None and not isinstance(inputs.references, Statistics)
     names = np.array(inputs.references.called(section.num_reference_pictures), dtype=object)
     tables = []
     for model, drawn in inputs.drawn.items():
-        rows, cosines = nearest(real, drawn_features(encoder, section, inputs, model))
+        features = drawn_features(section, inputs, model)
+        encoder = features.encoder
+        rows, cosines = nearest(real, features.values)
         found = {SPEC.column: cosines, f"{SPEC.column}_picture": names[rows].tolist()}
         tables.append(drawn.table().select(KEYS).with_columns(**{k: pl.Series(v) for k, v in found.items()}))
     protocol = {
         "definition": f"cosine to the nearest real picture, {encoder.words}, {words}",
         encoder.kind: dict(encoder.identity),
         **of_real,
-        **encoder.named,
+        **section.named(encoder),
     }
     return Measured(pl.concat(tables), protocol)
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from darkroom.apportion import apportion
 from darkroom.metrics.gaussians import Gaussian
-from darkroom.store import TarReader, read_table
+from darkroom.store import TarReader, read_manifest, read_table
 from darkroom.store.pictures import decode_picture
 
 _PLACE = ["bucket_width", "bucket_height", "resized_width", "resized_height", "crop_left", "crop_top"]
@@ -65,6 +65,22 @@ class References:
         """The uids of these."""
         uids: list[str] = choose(self, number).sort(*_ORDER)["uid"].to_list()
         return uids
+
+
+def references_of(
+    tables: Sequence[str | Path],
+    tars: Sequence[str | Path],
+    buckets: Sequence[str | Path],
+    trained: str | Path | None = None,
+) -> References:
+    """The real pictures of files as rules name them, download tables in the folder of their dataset.
+
+    Args:
+        trained: of several datasets the training's manifest: of each as much as the training took of it.
+    """
+    samples = read_manifest(trained)["counts"]["visits_by_dataset"] if trained else {}
+    owners = [Path(table).parent.parent.name for table in tables]
+    return References(tables, tars, buckets, owners, samples)
 
 
 def choose(references: References, number: int) -> pl.DataFrame:

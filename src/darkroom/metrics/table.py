@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from darkroom.benchmarks.base import Record
 from darkroom.kinds import table
 from darkroom.metrics import (
+    aesthetic,
     clip_score,
     cmmd,
     fd_dinov2,
@@ -16,17 +17,28 @@ from darkroom.metrics import (
     fid_infinity,
     frechet,
     geneval,
+    hps_v2_1,
+    image_reward,
     kernel,
     kid,
     manifold,
     mifid,
     nearest,
+    pickscore,
+    text_rendering,
+    vlm_judge,
 )
 
 METRICS = table(
     "darkroom.metrics",
     geneval.SPEC,
     clip_score.SPEC,
+    text_rendering.SPEC,
+    vlm_judge.SPEC,
+    hps_v2_1.SPEC,
+    image_reward.SPEC,
+    pickscore.SPEC,
+    aesthetic.SPEC,
     fid.SPEC,
     fid_infinity.SPEC,
     mifid.SPEC,

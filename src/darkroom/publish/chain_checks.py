@@ -15,7 +15,7 @@ from darkroom.store.found import read_bytes, shown
 
 _MAX_BYTES = 1 << 26
 # Stages whose parts are the dataset's.
-_IN_PARTS = ("download", "filter", "recaption", "bucket", "cache")
+_IN_PARTS = ("download", "filter", "recaption", "rewrite", "bucket", "cache")
 
 
 def check_settings(looked: Looked) -> None:

@@ -12,8 +12,9 @@ from darkroom.sources.withdrawn import read_withdrawn
 from darkroom.store.found import NotPlain, described, digests, kind_of, shown
 
 URLS = "urls.parquet"
-# Where drivers lock a folder of results; nothing of a result.
-_DRIVER = ".driver"
+# Where drivers lock a folder of results, and the features that metrics share, which are computed again where they
+# are missing; nothing of a result.
+_BESIDE = (".driver", "features")
 
 
 def check_beside(folder: Path, stages: set[str]) -> tuple[list[str], set[str]]:
@@ -28,7 +29,7 @@ def check_beside(folder: Path, stages: set[str]) -> tuple[list[str], set[str]]:
         path, kind = folder / name, kind_of(folder / name)
         if kind == "file":
             files.add(name)
-        elif kind is not None and name not in stages and not (name == _DRIVER and kind == "folder"):
+        elif kind is not None and name not in stages and not (name in _BESIDE and kind == "folder"):
             what = "a folder" if kind == "folder" else described(path)
             wrong.append(f"{shown(path)}: {what}, which is no stage's")
     return wrong, files

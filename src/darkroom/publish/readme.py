@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import load_project
-from darkroom.evaluate.scores import task_names
+from darkroom.evaluate.scores import score_names
 from darkroom.metrics.base import Metric
 from darkroom.publish.listed import published_runs
 from darkroom.publish.stages import stage_name
@@ -82,11 +82,11 @@ def _cell(metric: Metric, metrics: Mapping[str, Any]) -> str:
 
 
 def _score(metric: Metric, scores: Mapping[str, Any], with_interval: bool = True) -> str:
-    """A metric's one number: of a metric by task, that of all tasks together."""
+    """A metric's one number: of a metric by task, that of all tasks together; of parts, the first."""
     body, key = scores, metric.name
-    if metric.summary == "by_task":
+    if metric.is_nested:
         body = scores[metric.name]
-        key = next(iter(task_names(metric, body)))
+        key = next(iter(score_names(metric, body)))
     text = f"{body[key]:.{metric.digits}f}"
     low, high = body.get(f"{key}_low"), body.get(f"{key}_high")
     if not with_interval or low is None or high is None:

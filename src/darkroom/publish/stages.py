@@ -34,11 +34,12 @@ _HEADER = """\
 # `demo`. `persist` leaves deleting and rebuilding to Snakemake.
 """
 # What DVC identifies of a stage beside its manifest and its tracked files.
-_OUTS = {"train": ["model"], "draw": ["pictures"]}
+_OUTS = {"train": ["model"], "watch": ["best"], "draw": ["pictures"]}
 # How DVC draws the copies of tables that Git tracks.
 _AXES = {
     "funnel.csv": {"template": "bar_horizontal", "x": "remaining", "y": "criterion"},
     "loss.csv": {"x": "step", "y": "loss"},
+    "steps.csv": {"x": "step"},
 }
 
 

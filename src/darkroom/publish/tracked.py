@@ -14,7 +14,12 @@ from darkroom.store import replacing
 
 FOLDER = Path("published")
 # Tables and metrics of a stage that are small and worth reading.
-_TRACKED = {"filter": ("funnel.csv",), "train": ("loss.csv",), "evaluate": ("metrics.json",)}
+_TRACKED = {
+    "filter": ("funnel.csv",),
+    "train": ("loss.csv",),
+    "watch": ("steps.csv",),
+    "evaluate": ("metrics.json",),
+}
 
 
 def tracked_names(stage: str) -> tuple[str, ...]:

@@ -1,29 +1,51 @@
-"""Asks captioners about the pictures of a part: tries, and other captioners, for what does not pass the gates."""
+"""Asks captioners for the captions of a part: tries, and other captioners, for what does not pass the gates."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from darkroom.captioners.base import CaptionerSection, Generated, Pictures, Request, Wanted
+from darkroom.captioners.base import (
+    CaptionerSection,
+    Generated,
+    Kind,
+    Request,
+    Subjects,
+    Wanted,
+    asking_for,
+)
 from darkroom.captioners.quality import caption_flags, strip_prefix
-from darkroom.captioners.table import CAPTIONERS
 from darkroom.components.base import Component
-from darkroom.config.gates import CaptionGates, with_captions
+from darkroom.config.gates import Gates
 from darkroom.gates.base import Candidate, Check
 from darkroom.gates.table import GATES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _LOG = logging.getLogger(__name__)
 # A picture's place and the name of a caption.
 Key = tuple[int, str]
 
 
-class PartPictures(Pictures, Protocol):
-    """What is asked about, see `recaption.stage`. originals: the alt-texts, one a picture."""
+class PartSubjects(Subjects, Protocol):
+    """What is asked about, see `recaption.subjects`.
+
+    Attributes:
+        originals: the alt-texts, one a picture.
+        unasked: captions that nobody can be asked for -> why, in a word that stands for their finish_reason.
+    """
 
     originals: Sequence[str]
+    unasked: Mapping[Key, str]
+
+    def image(self, place: int) -> "Image":
+        """The picture, for gates that look at it."""
+
+    def hint(self, place: int, name: str) -> str | None:
+        """The alt-text, where it is part of the request for the caption `name`."""
 
     def for_fallback(self, number: int) -> Self: ...
 
@@ -35,7 +57,8 @@ class Made:
     """A caption as it is stored.
 
     text: after prefixes were removed. captioner: 0, or the number of a fallback. tries: how often it was asked
-    for, of all captioners. gate: the first that the text does not pass; None where it passes all.
+    for, of all captioners; 0 where nobody can be. gate: the first that the text does not pass; None where it
+    passes all.
     """
 
     text: str
@@ -76,34 +99,45 @@ class PartCaptions:
 
 
 def caption_all(
-    pictures: PartPictures,
+    subjects: PartSubjects,
     settings: CaptionerSection,
     components: Mapping[str, Component],
-    gates: CaptionGates | None,
+    gates: Gates | None,
+    kinds: Mapping[str, Kind[Any, Any]],
 ) -> PartCaptions:
     """Ask for every caption of every picture, and again for those that do not pass.
 
     Of a caption that never passes it is the first text that is given.
 
+    Args:
+        subjects: what is asked about.
+        settings: who is asked for what, one of `kinds`; so are the fallbacks of `gates`.
+        components: those that these name.
+        gates: what the captions must be; None: anything.
+        kinds: the table of those that can be asked.
+
     Raises:
         ValueError: a picture cannot be read or captioned.
     """
-    fallbacks = [with_captions(section, settings.captions) for section in gates.fallbacks] if gates else []
-    found, judge = PartCaptions(), _Judge(pictures, gates, components)
-    left = [(place, name) for place in range(len(pictures.uids)) for name in settings.asked()]
+    fallbacks = [asking_for(section, settings.captions) for section in gates.fallbacks] if gates else []
+    found, judge = PartCaptions(), _Judge(subjects, gates, components)
+    given = {key: Generated("", None, why) for key, why in subjects.unasked.items()}
+    judge.add(found.made, given, settings.asked(), tried=0)
+    left = [(place, name) for place in range(len(subjects.uids)) for name in settings.asked()]
+    left = [key for key in left if key not in given]
     for number, section in enumerate([settings, *fallbacks]):
         if number and not left:
             found.captioners.append(None)
             continue
-        captioner = CAPTIONERS[section.kind].load(section, components)
+        captioner = kinds[section.kind].load(section, components)
         with ExitStack() as stack:
-            ask = stack.enter_context(captioner.asking(pictures.for_fallback(number) if number else pictures))
+            ask = stack.enter_context(captioner.asking(subjects.for_fallback(number) if number else subjects))
             for attempt in range(1 + (gates.retries if gates else 0)):
                 if attempt and not left:
                     break
                 if attempt or number:
-                    _LOG.info("recaption: asks again for %d captions that do not pass", len(left))
-                pictures.expect(len(left))
+                    _LOG.info("%s: asks again for %d captions that do not pass", section.key, len(left))
+                subjects.expect(len(left))
                 texts = ask(Wanted(_by_picture(left), attempt))
                 left = judge.add(found.made, {key: texts[key] for key in left}, section.asked(), number)
         told = (captioner.provenance, captioner.decoding, captioner.counts)
@@ -124,9 +158,9 @@ class _Judge:
     """Looks at texts, and keeps those that pass or are the first of their caption."""
 
     def __init__(
-        self, pictures: PartPictures, gates: CaptionGates | None, components: Mapping[str, Component]
+        self, subjects: PartSubjects, gates: Gates | None, components: Mapping[str, Component]
     ) -> None:
-        self._pictures = pictures
+        self._subjects = subjects
         self._gates = [
             (gate, _once(partial(GATES[gate.kind].load, gate, components)))
             for gate in (gates.gates if gates else ())
@@ -137,14 +171,18 @@ class _Judge:
         made: dict[Key, Made],
         texts: Mapping[Key, Generated],
         requests: Mapping[str, Request],
-        captioner: int,
+        captioner: int = 0,
+        tried: int = 1,
     ) -> list[Key]:
-        """Add texts to what was made, and return which captions do not pass, in the order of `texts`."""
-        new = {key: _caption(text, requests[key[1]], captioner) for key, text in texts.items()}
+        """Add texts to what was made, and return which captions do not pass, in the order of `texts`.
+
+        tried: how often these were asked for meanwhile.
+        """
+        new = {key: self._caption(key, text, requests, captioner) for key, text in texts.items()}
         failed = self._failed(new)
         for key, caption in new.items():
             before = made.get(key)
-            tries = 1 if before is None else before.tries + 1
+            tries = tried if before is None else before.tries + tried
             kept = caption if before is None or key not in failed else before
             made[key] = replace(
                 kept, tries=tries, gate=failed[key] if kept is caption and key in failed else kept.gate
@@ -165,15 +203,15 @@ class _Judge:
         return failed
 
     def _candidate(self, key: Key, caption: Made) -> Candidate:
-        place, pictures = key[0], self._pictures
-        image = partial(pictures.image, place)
-        return Candidate(pictures.uids[place], caption.text, caption.flags, pictures.originals[place], image)
+        place, subjects = key[0], self._subjects
+        image = partial(subjects.image, place)
+        return Candidate(subjects.uids[place], caption.text, caption.flags, subjects.originals[place], image)
 
-
-def _caption(answer: Generated, request: Request, captioner: int) -> Made:
-    text = strip_prefix(answer.text, request.strip_prefixes)
-    flags = caption_flags(text, answer.finish_reason, stripped=text != answer.text)
-    return Made(text, answer.finish_reason, answer.num_tokens, flags, captioner)
+    def _caption(self, key: Key, answer: Generated, requests: Mapping[str, Request], captioner: int) -> Made:
+        text = strip_prefix(answer.text, requests[key[1]].strip_prefixes)
+        hint = self._subjects.hint(*key)
+        flags = caption_flags(text, answer.finish_reason, text != answer.text, hint)
+        return Made(text, answer.finish_reason, answer.num_tokens, flags, captioner)
 
 
 def _once(load: Callable[[], Check]) -> Callable[[], Check]:

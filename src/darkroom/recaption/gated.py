@@ -12,8 +12,9 @@ def gate_counts(made: pl.DataFrame, names: Collection[str]) -> dict[str, Any]:
     """How captions came through the gates, of the table that the stage writes.
 
     Returns:
-        passed: name -> how -> captions: `at_once`, `after_1_retry`, `after_2_retries` and so on, and
-            `by_fallback_1` and so on. not_passed: name -> the first gate that the text does not pass -> captions.
+        passed: name -> how -> captions: `at_once`, `after_1_retry`, `after_2_retries` and so on,
+            `by_fallback_1` and so on, and `not_asked` where nobody could be. not_passed: name -> the
+            first gate that the text does not pass -> captions.
         kept: pictures. dropped: gate -> pictures that were for it.
     """
     passed = {name: _outcomes(made, name) for name in names}
@@ -33,8 +34,8 @@ def _outcomes(made: pl.DataFrame, name: str) -> dict[str, int]:
 
 
 def _words(tries: int) -> str:
-    if tries == 1:
-        return "at_once"
+    if tries < 2:
+        return "at_once" if tries else "not_asked"
     return "after_1_retry" if tries == 2 else f"after_{tries - 1}_retries"
 
 

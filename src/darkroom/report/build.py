@@ -30,6 +30,7 @@ class DatasetInputs:
         captions: the recaption parts; `tables` and `tars` are the download parts in their order.
         listed: the folder that the dataset's list was written into.
         truth: what the dataset's source knows of its pictures, for marking captions right or wrong.
+        rewritten: the rewrite parts, where there are any.
         buckets: the bucket stage's buckets.json.
         scored: its parts with their scores, as the filter judged them.
     """
@@ -37,6 +38,7 @@ class DatasetInputs:
     dataset: str
     funnel: Path | None = None
     captions: Sequence[Path] = ()
+    rewritten: Sequence[Path] = ()
     tables: Sequence[Path] = ()
     tars: Sequence[Path] = ()
     listed: Path | None = None
@@ -114,6 +116,7 @@ def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) ->
         else None,
         "datasets": [_of_dataset(of, num_captions) for of in inputs.datasets],
         "training": _maybe(runs.read_history, _here(inputs.history)),
+        "watched": _maybe(runs.read_watched, _here(inputs.manifests.get("watch"))),
         "train_counts": next((row["counts"] for row in chain if row["stage"] == "train"), {}),
         "samples": runs.read_samples(_some_here(inputs.samples)),
         "costs": runs.read_costs(benchmarks),
@@ -128,7 +131,8 @@ def _of_dataset(inputs: DatasetInputs, num_captions: int) -> dict[str, Any]:
     judge = partial(truth.judge, listed) if truth and listed else None
     told = captions and len(captions) == len(tables) == len(tars)
     funnel = _here(inputs.funnel)
-    shown = data.read_captions(captions, tables, tars, judge, num_captions) if told else None
+    rewritten = _all_here(inputs.rewritten)
+    shown = data.read_captions(captions, tables, tars, judge, num_captions, rewritten) if told else None
     steps = _maybe(data.read_funnel, funnel)
     return {
         "name": inputs.dataset,

@@ -37,7 +37,7 @@ def build_comparison(
         "runs": list(runs),
         "header": comparison_header(list(runs)),
         "rows": comparison_rows(compared),
-        "gallery": _gallery(folders, prompts_per_task, max_pictures),
+        "gallery": gallery(folders, prompts_per_task, max_pictures),
     }
     page = render("darkroom.report", "comparison.html", values)
     with replacing(out) as beside:
@@ -45,7 +45,7 @@ def build_comparison(
     return Path(out)
 
 
-def _gallery(folders: Mapping[str, Path], prompts_per_task: int, max_pictures: int) -> list[dict[str, Any]]:
+def gallery(folders: Mapping[str, Path], prompts_per_task: int, max_pictures: int) -> list[dict[str, Any]]:
     """By task, prompts with the pictures of each run, which began from the same noise."""
     tables = {name: trained_pictures(folder / "evaluate") for name, folder in folders.items()}
     first = next(iter(tables.values()))

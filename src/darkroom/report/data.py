@@ -95,6 +95,7 @@ def read_captions(
     tars: Sequence[Path],
     judge: Judge | None,
     num_examples: int,
+    rewritten: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Shares of right captions by name, and pictures with their captions before and after.
 
@@ -102,15 +103,20 @@ def read_captions(
         captions, tables, tars: the recaption and download parts in their order.
         judge: what the source knows of its pictures, see `sources.base.Truth`.
         num_examples: pictures that are shown.
+        rewritten: the rewrite parts in the same order, where there are any.
     """
     stored = pl.concat(
         read_table(path, ["uid", "row", "offset", "size"]).with_columns(part=pl.lit(index))
         for index, path in enumerate(tables)
     )
     all_captions = pl.concat([read_table(path) for path in captions], how="diagonal")
+    of_stages = [all_captions]
+    if rewritten:
+        of_stages.append(pl.concat([read_table(path) for path in rewritten], how="diagonal"))
+        # What both tables have, as the model's name, is the first one's.
+        all_captions = all_captions.join(of_stages[1], on=["uid", "row"], how="left", suffix=".rewrite")
     names = names_in(all_captions.columns)
-    has_gates = DROPPED in all_captions.columns
-    generated = [name for name in names if f"{name}_flags" in all_captions.columns]
+    generated = [name for name in names if f"{name}_flags" in of_stages[0].columns]
     # The uid sorts by chance, so the first pictures are a fair sample of all.
     told = all_captions.join(stored, on=["uid", "row"]).sort("uid", "row")
     judged = judge(told) if judge else None
@@ -119,7 +125,8 @@ def read_captions(
     return {
         "number": told.height,
         "generated": [_title(name) for name in generated],
-        "gates": _gates(all_captions, generated) if has_gates else None,
+        "gates": _gates(of_stages),
+        "rewritten": _rewritten(of_stages[1]) if rewritten else None,
         "summary": [_summary(told, name) for name in names],
         "judged": told.filter(pl.any_horizontal(_right(name).is_not_null() for name in names)).height,
         "model": told["model"][0] if "model" in told.columns and told.height else None,
@@ -127,13 +134,39 @@ def read_captions(
     }
 
 
-def _gates(captions: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
-    """How captions came through the gates, for the page."""
-    counts = gate_counts(captions, names)
+def _rewritten(captions: pl.DataFrame) -> dict[str, Any]:
+    """Who wrote captions of captions, and how these ended."""
+    ends = []
+    for name in names_in(captions.columns):
+        numbers = captions[f"{name}_finish_reason"].value_counts().sort(f"{name}_finish_reason")
+        ends.append(
+            f"{_title(name)}: {', '.join(f'{why} {number:,}' for why, number in numbers.iter_rows())}"
+        )
+    return {"model": captions["model"][0] if captions.height else None, "ends": "; ".join(ends)}
+
+
+def _gates(of_stages: Sequence[pl.DataFrame]) -> dict[str, Any] | None:
+    """How captions came through the gates of recaption and of rewrite, for the page; None where there are none."""
+    told = [
+        (
+            gate_counts(captions, [n for n in names_in(captions.columns) if n != ORIGINAL]),
+            " (rewritten)" * number,
+        )
+        for number, captions in enumerate(of_stages)
+        if DROPPED in captions.columns
+    ]
+    if not told:
+        return None
+    rows = [row for counts, _ in told for row in _rows_of_gates(counts)]
+    dropped = {f"{gate}{of}": n for counts, of in told for gate, n in counts["dropped"].items()}
+    return {"rows": rows, "kept": told[-1][0]["kept"], "dropped": dropped}
+
+
+def _rows_of_gates(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
-    for name in names:
+    for name in counts["passed"]:
         passed = dict(counts["passed"][name])
-        at_once = passed.pop("at_once", 0)
+        at_once, _ = passed.pop("at_once", 0), passed.pop("not_asked", 0)
         by_fallback = sum(number for how, number in passed.items() if how.startswith("by_fallback"))
         failed = [f"{gate} {number}" for gate, number in counts["not_passed"][name].items()]
         retried = sum(passed.values()) - by_fallback
@@ -141,7 +174,7 @@ def _gates(captions: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
             "name": _title(name), "at_once": at_once, "retried": retried, "by_fallback": by_fallback,
             "failed": sum(counts["not_passed"][name].values()), "gates": ", ".join(failed),
         })  # fmt: skip
-    return {"rows": rows, "kept": counts["kept"], "dropped": counts["dropped"]}
+    return rows
 
 
 def after_gates(funnel: dict[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,6 +205,9 @@ def _unjudged(told: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 
 def _summary(told: pl.DataFrame, name: str) -> dict[str, Any]:
+    if f"{name}_flags" in told.columns:
+        # Of pictures that were dropped before, nobody rewrites captions.
+        told = told.filter(pl.col(f"{name}_flags").is_not_null())
     texts = told[caption_column(name)].fill_null("")
     words = texts.str.split(" ").list.eval(pl.element() != "").list.sum()
     result = {
@@ -222,6 +258,7 @@ def _examples(shown: pl.DataFrame, names: Sequence[str], tars: Sequence[Path]) -
                 ),
             }
             for name in names
+            if row.get(f"{name}_flags", ()) is not None
         ]
         examples.append({"uri": uri, "uid": row["uid"], "texts": texts})
     return examples

@@ -48,16 +48,28 @@ _ON_DARK = (
 )
 
 
-def loss_chart(steps: np.ndarray, losses: np.ndarray) -> str:
-    """The loss of every step and its running mean over 2 % of the run: a data URI."""
+def loss_chart(steps: np.ndarray, losses: np.ndarray, validation: np.ndarray | None = None) -> str:
+    """The loss of every step and its running mean over 2 % of the run: a data URI.
+
+    validation: the loss on held-out pictures, NaN after steps where it was not measured.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
         mean = running_mean(losses, _window(len(steps)))
         axes.plot(steps, losses, color=ACCENT, alpha=0.18, linewidth=0.8)
         axes.plot(steps, mean, color=ACCENT, linewidth=1.9)
         last = mean[np.isfinite(mean)][-1]
-        _note(axes, float(steps[-1]), float(last), f"{last:.3f}", ACCENT)
-        _frame(axes, steps, losses, mean)
+        ends, shown = [float(last)], losses
+        if validation is not None:
+            measured = np.isfinite(validation)
+            axes.plot(
+                steps[measured], validation[measured], color=INK, linewidth=1.5, marker="o", markersize=3
+            )
+            ends.append(float(validation[measured][-1]))
+            shown = np.concatenate([losses, validation])
+        _frame(axes, steps, shown, mean)
+        for index, place in _apart(ends, axes):
+            _note(axes, float(steps[-1]), place, f"{ends[index]:.3f}", (ACCENT, INK)[index])
         return _svg(figure)
 
 
@@ -77,6 +89,32 @@ def bins_chart(steps: np.ndarray, bins: Sequence[np.ndarray]) -> str:
         for index, place in _apart(ends, axes):
             _note(axes, float(steps[-1]), place, f"{index / len(bins):.1f}", colors[index])
         axes.text(1.015, 1.03, "from t", transform=axes.transAxes, color=MUTED, fontsize=9.5, va="bottom")
+        return _svg(figure)
+
+
+def steps_chart(
+    steps: np.ndarray, values: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None, best: int
+) -> str:
+    """A score at the judged steps, with its intervals where it has some, and the best step marked: a data URI."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        if bounds is not None:
+            axes.fill_between(steps, *bounds, color=ACCENT, alpha=0.15, linewidth=0)
+        axes.plot(steps, values, color=ACCENT, linewidth=1.9, marker="o", markersize=4)
+        place = int(np.flatnonzero(steps == best)[0])
+        axes.plot(
+            best,
+            values[place],
+            color=INK,
+            marker="o",
+            markersize=8,
+            fillstyle="none",
+            linestyle="",
+            clip_on=False,
+        )
+        axes.set_xlim(0, float(steps[-1]))
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return _svg(figure)
 
 

@@ -13,7 +13,7 @@ import polars as pl
 from PIL import Image
 
 from darkroom.benchmarks.table import ordered_tasks, task_label
-from darkroom.evaluate.scores import task_names
+from darkroom.evaluate.scores import score_names
 from darkroom.metrics.base import Metric
 from darkroom.metrics.table import METRICS
 from darkroom.report.inline import png_uri
@@ -37,7 +37,7 @@ def read_results(path: Path) -> dict[str, Any]:
     found = measured(metrics)
     return {
         "by_task": [_task_table(metrics, metric) for metric in found if metric.summary == "by_task"],
-        "numbers": [_number_row(metrics, metric) for metric in found if metric.summary != "by_task"],
+        "numbers": [row for metric in found for row in _number_rows(metrics, metric)],
         "has_untrained": "untrained" in metrics,
         "headline": _headline(metrics, found[0]) if found else None,
         "silent": list(metrics.get("not_measured", {}).values()),
@@ -100,16 +100,17 @@ def _headline(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
         scores = metrics.get(model, {}).get(metric.name)
         if scores is None:
             return None
-        return (
-            f"{100 * scores['overall']:.0f} %" if metric.summary == "by_task" else _signed(scores, "", metric)
-        )
+        if metric.summary == "by_task":
+            return f"{100 * scores['overall']:.0f} %"
+        return _signed(scores[metric.column] if metric.is_nested else scores, "", metric)
 
     name = f"{metric.label} overall" if metric.summary == "by_task" else metric.label
+    name = f"{metric.label}, {metric.parts[metric.column]}" if metric.parts else name
     return {"name": name, "trained": text("trained"), "untrained": text("untrained")}
 
 
 def _task_table(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
-    names = task_names(metric, metrics["trained"][metric.name])
+    names = score_names(metric, metrics["trained"][metric.name])
     return {"label": metric.label, "rows": [_task_row(metrics, metric, *item) for item in names.items()]}
 
 
@@ -126,16 +127,28 @@ def _task_row(metrics: dict[str, Any], metric: Metric, key: str, name: str) -> d
     return row
 
 
-def _number_row(metrics: dict[str, Any], metric: Metric) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": metric.label, "sense": f"{metric.direction} is better"}
+def _number_rows(metrics: dict[str, Any], metric: Metric) -> list[dict[str, Any]]:
+    if metric.summary == "by_task":
+        return []
+    if not metric.is_nested:
+        scores = {model: metrics.get(model, {}) for model in (*MODELS, "difference")}
+        return [_number_row(metrics, metric, metric.name, metric.label, scores)]
+    scores = {model: metrics.get(model, {}).get(metric.name, {}) for model in (*MODELS, "difference")}
+    names = score_names(metric, scores[MODELS[0]])
+    return [_number_row(metrics, metric, key, label, scores) for key, label in names.items()]
+
+
+def _number_row(
+    metrics: dict[str, Any], metric: Metric, key: str, label: str, by_model: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": label, "sense": f"{metric.direction} is better"}
     row["definition"] = metrics.get("protocol", {}).get(metric.name, {}).get("definition", "")
-    for model in (*MODELS, "difference"):
-        scores = metrics.get(model, {})
-        if metric.name in scores:
-            bounds = [scores[metric.name + end] for end in _BOUNDS if metric.name + end in scores]
+    for model, scores in by_model.items():
+        if key in scores:
+            bounds = [scores[key + end] for end in _BOUNDS if key + end in scores]
             sign = "+" if model == "difference" else ""
             row[model] = {
-                "value": _signed(scores[metric.name], sign, metric),
+                "value": _signed(scores[key], sign, metric),
                 "interval": " to ".join(_signed(bound, sign, metric) for bound in bounds),
             }
     return row

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
+from darkroom.metrics.table import METRICS
 from darkroom.report.inline import file_uri
-from darkroom.report.plots import bins_chart, loss_chart
+from darkroom.report.plots import bins_chart, loss_chart, steps_chart
 from darkroom.store import read_manifest, read_table, sha256_path
 
 
@@ -23,13 +25,34 @@ def read_history(path: Path) -> dict[str, Any]:
     names = sorted((c for c in table.columns if c.startswith("loss_bin_")), key=lambda c: int(c[9:]))
     bins = [_floats(table[name].to_numpy()) for name in names]
     losses = _floats(table["loss"].to_numpy())
+    validation = _floats(table["validation_loss"].to_numpy()) if "validation_loss" in table.columns else None
     tenth = max(1, len(losses) // 20)
     return {
         "steps": int(steps[-1]),
         "first_loss": float(np.nanmean(losses[:tenth])),
         "last_loss": float(np.nanmean(losses[-tenth:])),
-        "loss_chart": loss_chart(steps, losses),
+        "validation_loss": None if validation is None else _last(validation),
+        "loss_chart": loss_chart(steps, losses, validation),
         "bins_chart": bins_chart(steps, bins) if bins else None,
+    }
+
+
+def read_watched(manifest: Path) -> dict[str, Any]:
+    """What is told of the judged steps: a curve of the metric that says which is the best, and a table."""
+    body, table = read_manifest(manifest), pl.read_csv(manifest.parent / "steps.csv")
+    name, best = body["params"]["watch"]["best"], body["counts"]["best_step"]
+    bounds = None
+    if f"{name}_low" in table.columns:
+        bounds = table[f"{name}_low"].to_numpy(), table[f"{name}_high"].to_numpy()
+    shown = [column for column in table.columns if column in METRICS]
+    return {
+        "best": best,
+        "label": METRICS[name].label,
+        "chart": steps_chart(table["step"].to_numpy(), table[name].to_numpy(), bounds, best),
+        "columns": [(column, METRICS[column].label, METRICS[column].digits) for column in shown],
+        "has_loss": "validation_loss" in table.columns,
+        "rows": table.to_dicts(),
+        "not_reached": body["counts"].get("not_reached", 0),
     }
 
 
@@ -122,6 +145,10 @@ def _number(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
+
+
+def _last(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)][-1])
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.evaluate.scores import task_names
+from darkroom.evaluate.scores import score_names
 from darkroom.metrics.base import Metric
 from darkroom.report.results import MODELS, measured
 
@@ -18,8 +18,8 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
     models = [name for name in MODELS if name in metrics]
     lines = ["| | " + " | ".join(models) + " |", "|---|" + "---|" * len(models)]
     for metric in measured(metrics):
-        if metric.summary == "by_task":
-            for key, label in task_names(metric, metrics["trained"][metric.name]).items():
+        if metric.is_nested:
+            for key, label in score_names(metric, metrics["trained"][metric.name]).items():
                 cells = [_interval(metric, metrics[model][metric.name], key) for model in models]
                 lines.append(f"| {label} | {' | '.join(cells)} |")
         else:
@@ -29,5 +29,7 @@ def results_markdown(metrics: Mapping[str, Any]) -> str:
 
 
 def _interval(metric: Metric, scores: Mapping[str, float], key: str) -> str:
+    if key not in scores:
+        return "-"
     value, low, high = (f"{scores[key + end]:.{metric.digits}f}" for end in ("", "_low", "_high"))
     return f"{value} ({low} to {high})"

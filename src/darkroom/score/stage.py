@@ -1,17 +1,23 @@
 """The score stage: the download's tables in, a file of columns for each scorer and part out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from darkroom import store
 from darkroom.components.base import Component
 from darkroom.differences import told
+from darkroom.score.one_pass import read_in_one_pass
 from darkroom.scorers.base import Part, Scorer
+from darkroom.scorers.shared import Shared
 from darkroom.scorers.table import SCORERS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Counts = dict[str, Any]
 
@@ -31,6 +37,29 @@ class Scored(NamedTuple):
     judges: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a scorer is asked of a part.
+
+    Attributes:
+        scorer, options, components, references: as `score_part` takes them.
+        out: the file for what it says.
+        made_with: digest of what it scores with (`stages.scorer_digest`), for its manifest.
+    """
+
+    scorer: str
+    options: Mapping[str, Any]
+    out: Path
+    made_with: str
+    components: Mapping[str, Component] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def manifest(self) -> Path:
+        """Of `out`, beside it."""
+        return self.out.with_suffix(".json")
+
+
 def score_part(
     scorer: str,
     options: Mapping[str, Any],
@@ -38,6 +67,7 @@ def score_part(
     tar: str | Path | None,
     out: str | Path,
     components: Mapping[str, Component] = MappingProxyType({}),
+    references: Mapping[str, Path] = MappingProxyType({}),
 ) -> Scored:
     """Write uid, row and the scorer's columns of every row of a download table, sorted by uid.
 
@@ -48,6 +78,7 @@ def score_part(
         tar: its pictures, for a scorer that reads pixels.
         out: the file to write.
         components: name -> component, of those that the options name.
+        references: name -> table of a set of pictures that the options name, see `references.write_references`.
 
     NaN and infinities are written as null, and counted.
 
@@ -55,10 +86,32 @@ def score_part(
         ValueError: the table lacks a column, or the scorer gives other columns or rows than it says.
     """
     spec = SCORERS[scorer]
-    part = Part(store.read_table(table, _columns(spec)), Path(tar) if tar is not None else None, components)
-    scores = _scores(spec, options, part)
-    counts = _write(spec, part.rows, scores, out, sort_by="uid")
-    return Scored(counts, _judges(part))
+    rows = store.read_table(table, _columns(spec))
+    part = Part(rows, Path(tar) if tar is not None else None, components, references)
+    return _scored_part(spec, options, part, out)
+
+
+def score_in_one_pass(
+    asked: "Sequence[Asked]", table: str | Path, tar: str | Path
+) -> list[Scored | Exception]:
+    """As `score_part` for each of several scorers of pixels, with one run through the pictures, each of which is
+    decoded once, and what a model says of a batch, once for those that ask the same.
+
+    Returns:
+        For each what its file says, or the error that it ended with.
+    """
+    shared = Shared()
+
+    def reader(of: Asked) -> "Callable[[Iterator[tuple[int, np.ndarray]]], Scored]":
+        def read(pictures: "Iterator[tuple[int, np.ndarray]]") -> Scored:
+            rows = store.read_table(table, _columns(SCORERS[of.scorer]))
+            part = Part(rows, Path(tar), of.components, of.references, shared=shared, passes=[pictures])
+            return _scored_part(SCORERS[of.scorer], of.options, part, of.out)
+
+        return read
+
+    whole = Part(store.read_table(table, [*_KEYS, "offset", "size"]), Path(tar))
+    return read_in_one_pass(whole.images(), [reader(each) for each in asked])
 
 
 def score_dataset(
@@ -136,6 +189,11 @@ def gather(
         path, stage="score", params=params, upstream=upstream, files=files, counts=counts,
         judges={scorer: models for scorer, models in judges.items() if models},
     )  # fmt: skip
+
+
+def _scored_part(spec: Scorer, options: Mapping[str, Any], part: Part, out: str | Path) -> Scored:
+    counts = _write(spec, part.rows, _scores(spec, options, part), out, sort_by="uid")
+    return Scored(counts, _judges(part))
 
 
 def _judges(part: Part) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from darkroom.components.base import Component
+from darkroom.scorers.shared import Shared
 from darkroom.settings.base import Section
 from darkroom.settings.extras import Extra
 
@@ -34,15 +35,21 @@ class Part:
     rows: uid, row, status and the columns that the scorer `needs`.
     tar: the part's pictures, for a scorer that reads pixels.
     components: name -> pretrained component, of those that the scorer's options name.
+    references: name of a set of pictures that the options name -> their hashes (`score.references`).
     lengths: for a scorer that reads the dataset, how many of the rows each part has, in order.
     judges: what the scorer tells of the models that it asked, see `tell_of`.
+    shared: with the other scorers that look at the part in the same pass.
+    passes: of such a pass, the decoded pictures, for the first who asks for `images`.
     """
 
     rows: "pl.DataFrame"
     tar: Path | None = None
     components: Mapping[str, Component] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shared: Shared = field(default_factory=Shared)
+    passes: "list[Iterator[tuple[int, np.ndarray]]]" = field(default_factory=list)
 
     def tell_of(self, model: str, **said: Any) -> None:
         """Note for the manifest how a model is asked: its classes in their order, how pictures come to it.
@@ -65,7 +72,13 @@ class Part:
                     yield place, tar.read(offset, size)
 
     def images(self) -> Iterator[tuple[int, "np.ndarray"]]:
-        """(place in `rows`, uint8 RGB (height, width, 3)) of every stored picture, as `pictures` does."""
+        """(place in `rows`, uint8 RGB (height, width, 3)) of every stored picture, as `pictures` does.
+
+        Scorers that look at the part in one pass share them, and change none.
+        """
+        if self.passes:
+            yield from self.passes.pop()
+            return
         import numpy as np
         from PIL import Image
 
@@ -93,6 +106,8 @@ class Scorer:
             be listed with it, and it scores again where they do.
         copy_of: the column that names, by its row, the picture that a row is a copy of, null for all others; the
             report shows such pictures together.
+        references: options -> the sets of pictures that it compares with, by name, as the configuration says where
+            they lie; for a scorer of parts, which finds them hashed.
     """
 
     name: str
@@ -105,3 +120,4 @@ class Scorer:
     version: int = 1
     after: tuple[str, ...] = ()
     copy_of: str | None = None
+    references: Callable[[Any], Mapping[str, str]] | None = None

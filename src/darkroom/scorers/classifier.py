@@ -40,7 +40,7 @@ def classifier_scorer(name: str, section: type[WithClassifier]) -> Scorer:
         reads="pixels",
         needs=(),
         score=partial(score_classes, column=name),
-        version=2,
+        version=3,
     )
 
 
@@ -53,7 +53,8 @@ def score_classes(options: WithClassifier, part: Part, column: str) -> "pl.DataF
 
     from darkroom.components.image_classifier import load_image_classifier
 
-    classifier = load_image_classifier(part.components[options.model])
+    of = ("image_classifier", options.model)
+    classifier = part.shared.model(of, lambda: load_image_classifier(part.components[options.model]))
     part.tell_of(
         options.model,
         classes=list(classifier.labels),
@@ -63,7 +64,8 @@ def score_classes(options: WithClassifier, part: Part, column: str) -> "pl.DataF
     places = classifier.places(options.classes)
     found: list[float | None] = [None] * part.rows.height
     for rows, images in _batches(part, options.batch_size):
-        chosen = classifier.probabilities(images)[:, places]
+        said = part.shared.answer((*of, *rows), partial(classifier.probabilities, images))
+        chosen = said[:, places]
         values = chosen.amax(dim=1) if classifier.is_multi_label else chosen.sum(dim=1).clamp(max=1)
         for row, value in zip(rows, values.tolist(), strict=True):
             found[row] = round(value, _DECIMALS)

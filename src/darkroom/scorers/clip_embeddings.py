@@ -1,6 +1,7 @@
 """What scorers on CLIP embeddings share: the option that names the CLIP, and the embeddings of a part."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,15 +28,19 @@ def load(options: WithClip, part: Part) -> "ClipScorer":
     """The CLIP that the options name, on the GPU where there is one."""
     from darkroom.components.clip import load_clip
 
-    clip = load_clip(part.components[options.clip]).on_fastest_device()
+    clip = part.shared.model(
+        ("clip", options.clip), lambda: load_clip(part.components[options.clip]).on_fastest_device()
+    )
     part.tell_of(options.clip, **clip.takes)
     return clip
 
 
-def embedded(
-    options: WithClip, part: Part, clip: "ClipScorer", is_wanted: Callable[[int], bool] = lambda place: True
-) -> Iterator[tuple[Sequence[int], "Tensor"]]:
-    """Batches of (places in `part.rows`, float32 unit vectors (B, dimensions)) of the stored pictures wanted."""
-    pictures = (pair for pair in part.images() if is_wanted(pair[0]))
+def embedded(options: WithClip, part: Part, clip: "ClipScorer") -> Iterator[tuple[Sequence[int], "Tensor"]]:
+    """Batches of (places in `part.rows`, float32 unit vectors (B, dimensions)) of the stored pictures.
+
+    Scorers of one pass that name the same CLIP share those of equal batches.
+    """
+    pictures = part.images()
     while batch := list(islice(pictures, options.batch_size)):
-        yield [place for place, _ in batch], clip.encode_images([image for _, image in batch])
+        places, images = [place for place, _ in batch], [image for _, image in batch]
+        yield places, part.shared.answer(("clip", options.clip, *places), partial(clip.encode_images, images))

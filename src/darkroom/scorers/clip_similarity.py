@@ -21,16 +21,22 @@ class ClipSimilarity(WithClip):
 
 
 def score(options: ClipSimilarity, part: Part) -> "pl.DataFrame":
-    """Null where there is no picture, or no caption."""
+    """Null where there is no picture, or no caption.
+
+    Pictures without a caption are embedded too, so that the batches are those of other scorers on the CLIP.
+    """
     import polars as pl
 
     captions = part.rows["caption"].to_list()
     found: list[float | None] = [None] * len(captions)
     clip = load(options, part)
-    for places, images in embedded(options, part, clip, lambda place: bool(captions[place])):
-        texts = clip.encode_texts([captions[place] for place in places], pad_whole=False)
-        for place, cosine in zip(places, (images * texts).sum(dim=1).tolist(), strict=True):
-            found[place] = round(cosine, _DECIMALS)
+    for places, images in embedded(options, part, clip):
+        told = [at for at, place in enumerate(places) if captions[place]]
+        if not told:
+            continue
+        texts = clip.encode_texts([captions[places[at]] for at in told], pad_whole=False)
+        for at, cosine in zip(told, (images[told] * texts).sum(dim=1).tolist(), strict=True):
+            found[places[at]] = round(cosine, _DECIMALS)
     return pl.DataFrame({"clip_similarity": found}, schema={"clip_similarity": pl.Float32})
 
 
@@ -41,5 +47,5 @@ SPEC = Scorer(
     reads="pixels",
     needs=("caption",),
     score=score,
-    version=3,
+    version=4,
 )

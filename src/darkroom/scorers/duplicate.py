@@ -41,4 +41,5 @@ SPEC = Scorer(
     reads="dataset",
     needs=("sha256", "round"),
     score=score,
+    copy_of="first_row",
 )

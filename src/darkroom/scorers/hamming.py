@@ -2,15 +2,19 @@
 
 Multi-index hashing (Norouzi, Punjani, Fleet 2012) by the pigeonhole principle: of m blocks of bits, hashes that
 differ in r bits agree in m - r blocks at least. So for every choice of m - r blocks hashes are sorted by what
-stands in these, and those that agree there are compared.
+stands in these, and those that agree there are compared. What is sorted lies in shards on disk.
 """
 
 import math
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darkroom.scorers.shards import Shards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
 BITS = 64
 # Hashes up to this number are compared however alike they are.
 _FEW = 4096
-_CHUNK = 1 << 21
+# Hashes, and pairs, that are worked at together; of a shard at most as many as this many times that.
+_CHUNK, _MOST_CHUNKS = 1 << 18, 32
+# An odd number: times it, modulo a power of two, every key becomes another one, whose first bits are mixed.
+_ODD = 0x9E3779B97F4A7C15
 # Seconds that an entry costs which is sorted, and a pair that is compared, relative to each other.
 _SORTED, _COMPARED = 0.2, 1.0
 # What an entry that is sorted stands for.
@@ -28,7 +35,8 @@ _EARLIER, _PLAIN, _MIRRORED = range(3)
 
 @dataclass(frozen=True)
 class Hashes:
-    """Hashes of pictures, uint64 (n, words); the first word is what `max_low_bits` is about.
+    """Hashes of pictures, uint64 (n, words), in memory or mapped from files; the first word is what `max_low_bits`
+    is about.
 
     mirrored: those of the same pictures mirrored.
     colours: int16 (n, 2).
@@ -38,7 +46,7 @@ class Hashes:
     mirrored: "np.ndarray"
     colours: "np.ndarray"
 
-    def of(self, index: "np.ndarray") -> "Hashes":
+    def of(self, index: "np.ndarray | slice") -> "Hashes":
         return Hashes(self.plain[index], self.mirrored[index], self.colours[index])
 
 
@@ -58,54 +66,84 @@ def first_near(hashes: Hashes, near: Near, num_threads: int = 1) -> "np.ndarray"
     In their order hashes are kept unless they are near one that is kept already; no two that are kept are near
     each other, and what later hashes are does not matter.
 
+    Beside the hashes this takes 16 bytes of memory for each and 8 for each pair that is found, and some hundred
+    megabytes; and in the folder for temporary files (TMPDIR) 16 bytes a hash and thread.
+
     Args:
         hashes: in their order, fewer than 2**30.
         num_threads: choices of blocks that are worked at together; the result does not depend on it.
 
     Returns:
-        int64 (n,), indices.
+        int32 (n,), indices.
     """
     import numpy as np
 
-    distinct, same_as = _collapsed(hashes)
-    index = _Index(hashes.of(distinct), near, num_threads)
-    found = np.arange(len(distinct))
-    index.resolve(found, found.copy())
-    return distinct[found][same_as]
+    with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+        same_as = _first_of_equal(hashes, Path(folder))
+        first = np.arange(len(same_as), dtype=np.int32)
+        distinct = np.nonzero(same_as == first)[0].astype(np.int32)
+        _Index(hashes, near, num_threads, Path(folder)).resolve(first, distinct)
+    return first[same_as]
 
 
-def _collapsed(hashes: Hashes) -> "tuple[np.ndarray, np.ndarray]":
-    """(the first of each group of equal hashes, ascending; for each hash the place of its group there).
+def first_near_of(references: Hashes, hashes: Hashes, near: Near, num_threads: int = 1) -> "np.ndarray":
+    """For each hash the first of `references`, in their order, that it is near to; -1 where there is none.
 
-    Groups are found by a checksum; of hashes whose checksum alone is equal, some are groups of their own.
+    Returns:
+        int32 (n,), indices of references.
+    """
+    import numpy as np
+
+    num, end = len(references.plain), len(references.plain) + len(hashes.plain)
+    if not num or not len(hashes.plain):
+        return np.full(end - num, -1, np.int32)
+    both = Hashes(
+        np.concatenate([references.plain, hashes.plain]),
+        np.concatenate([references.mirrored, hashes.mirrored]),
+        np.concatenate([references.colours, hashes.colours]),
+    )
+    first = np.arange(end, dtype=np.int32)
+    with tempfile.TemporaryDirectory(prefix="darkroom-") as folder:
+        index = _Index(both, near, num_threads, Path(folder))
+        index.drop_near(first, first[:num].copy(), first[num:].copy())
+    return np.where(first[num:] < num, first[num:], np.int32(-1))
+
+
+def _first_of_equal(hashes: Hashes, folder: Path) -> "np.ndarray":
+    """For each hash the first of those that are equal to it, int32 (n,).
+
+    Equal ones are found by a checksum; of hashes whose checksum alone is equal, some are not compared.
     """
     import numpy as np
 
     num = len(hashes.plain)
-    index_bits = np.uint64(_index_bits(num))
-    checksum = np.zeros(num, np.uint64)
-    for word in (*hashes.plain.T, *hashes.mirrored.T, *hashes.colours.T.astype(np.uint64)):
-        checksum = (checksum ^ word) * np.uint64(0x9E3779B97F4A7C15)
-        checksum ^= checksum >> np.uint64(29)
-    entries = checksum >> index_bits << index_bits | np.arange(num, dtype=np.uint64)
-    entries.sort()
-    entries = _with_neighbours(entries, int(index_bits))
-    index = (entries & ((np.uint64(1) << index_bits) - np.uint64(1))).astype(np.int64)
-    first = index[_run_starts(entries >> index_bits)]
-    is_same = (hashes.plain[index] == hashes.plain[first]).all(axis=1)
-    is_same &= (hashes.mirrored[index] == hashes.mirrored[first]).all(axis=1)
-    is_same &= (hashes.colours[index] == hashes.colours[first]).all(axis=1)
-    of = np.arange(num)
-    of[index[is_same]] = first[is_same]
-    is_distinct = of == np.arange(num)
-    return np.nonzero(is_distinct)[0], (np.cumsum(is_distinct) - 1)[of]
+    of, index_bits = np.arange(num, dtype=np.int32), np.uint64(_index_bits(num))
+    with Shards(num, 64, folder) as shards:
+        for begin in range(0, num, _CHUNK):
+            some = hashes.of(slice(begin, begin + _CHUNK))
+            checksum = np.zeros(len(some.plain), np.uint64)
+            for word in (*some.plain.T, *some.mirrored.T, *some.colours.T.astype(np.uint64)):
+                checksum = (checksum ^ word) * np.uint64(_ODD)
+                checksum ^= checksum >> np.uint64(29)
+            at = np.arange(begin, begin + len(checksum), dtype=np.uint64)
+            shards.add(checksum >> index_bits << index_bits | at)
+        for entries in shards:
+            found = _with_neighbours(entries, int(index_bits))
+            index = (found & ((np.uint64(1) << index_bits) - np.uint64(1))).astype(np.int64)
+            first = index[_run_starts(found >> index_bits)]
+            one, other = hashes.of(index), hashes.of(first)
+            is_same = (one.plain == other.plain).all(axis=1)
+            is_same &= (one.mirrored == other.mirrored).all(axis=1)
+            is_same &= (one.colours == other.colours).all(axis=1)
+            of[index[is_same]] = first[is_same]
+    return of
 
 
 class _Index:
     """`resolve` finds the kept ones among hashes that are all different."""
 
-    def __init__(self, hashes: Hashes, near: Near, num_threads: int) -> None:
-        self.hashes, self.near, self.num_threads = hashes, near, num_threads
+    def __init__(self, hashes: Hashes, near: Near, num_threads: int, folder: Path) -> None:
+        self.hashes, self.near, self.num_threads, self.folder = hashes, near, num_threads, folder
         self.index_bits = _index_bits(len(hashes.plain))
         self.blocks = _blocks(near.max_low_bits, len(hashes.plain))
         self.choices = list(combinations(range(len(self.blocks)), len(self.blocks) - near.max_low_bits))
@@ -122,10 +160,10 @@ class _Index:
             return
         earlier, later = _halves(items)
         self.resolve(first, earlier)
-        self._drop_near(first, earlier[first[earlier] == earlier], later)
+        self.drop_near(first, earlier[first[earlier] == earlier], later)
         self.resolve(first, later[first[later] == later])
 
-    def _drop_near(self, first: "np.ndarray", kept: "np.ndarray", items: "np.ndarray") -> None:
+    def drop_near(self, first: "np.ndarray", kept: "np.ndarray", items: "np.ndarray") -> None:
         """Set `first` of the items that are near kept ones, all of which come before them."""
         import numpy as np
 
@@ -134,10 +172,10 @@ class _Index:
             np.minimum.at(first, pairs[1], pairs[0])
         elif len(kept) > len(items):
             for half in _halves(kept):
-                self._drop_near(first, half, items[first[items] == items])
+                self.drop_near(first, half, items[first[items] == items])
         else:
             for half in _halves(items):
-                self._drop_near(first, kept, half)
+                self.drop_near(first, kept, half)
 
     def _pairs(self, earlier: "np.ndarray", items: "np.ndarray") -> "tuple[np.ndarray, np.ndarray] | None":
         """Pairs (i of earlier, j of items) of which j is near i < j, each once or twice; None, where too many
@@ -167,16 +205,35 @@ class _Index:
         # What stands in the blocks, then the index, then the kind: sorted, each item stands behind those before it
         # that it is compared with.
         among_themselves = items is earlier
-        plain = [(earlier, _EARLIER)] if among_themselves else [(earlier, _EARLIER), (items, _PLAIN)]
-        parts = [self._entries(choice, self.hashes.plain, of, kind) for of, kind in plain]
-        parts.append(self._entries(choice, self.hashes.mirrored, items, _MIRRORED))
-        entries = np.concatenate(parts)
-        del parts
-        entries.sort()
+        of_kinds = [(earlier, _EARLIER, self.hashes.plain), (items, _MIRRORED, self.hashes.mirrored)]
+        if not among_themselves:
+            of_kinds.append((items, _PLAIN, self.hashes.plain))
+        bits = sum(self.blocks[block][1] for block in choice) + self.index_bits + _KIND_BITS
+        found = [(np.empty(0, np.int32),) * 2]
+        with Shards(sum(len(of) for of, _, _ in of_kinds), bits, self.folder) as shards:
+            for of, kind, words in of_kinds:
+                for begin in range(0, len(of), _CHUNK):
+                    shards.add(self._entries(choice, words, of[begin : begin + _CHUNK], kind))
+            for entries in shards:
+                if budget is not None and len(entries) > _MOST_CHUNKS * _CHUNK:
+                    return None
+                pairs, num_compared = self._in_shard(choice, entries, among_themselves, budget)
+                if pairs is None:
+                    return None
+                found.append(pairs)
+                budget = None if budget is None else budget - num_compared
+        return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+    def _in_shard(
+        self, choice: tuple[int, ...], entries: "np.ndarray", among_themselves: bool, budget: int | None
+    ) -> "tuple[tuple[np.ndarray, np.ndarray] | None, int]":
+        """(`_agreeing` of sorted entries, how many were compared)."""
+        import numpy as np
+
         entries = _with_neighbours(entries, self.index_bits + _KIND_BITS)
         kind = (entries & np.uint64((1 << _KIND_BITS) - 1)).astype(np.uint8)
         entries >>= np.uint64(_KIND_BITS)
-        index = (entries & np.uint64((1 << self.index_bits) - 1)).astype(np.int64)
+        index = (entries & np.uint64((1 << self.index_bits) - 1)).astype(np.int32)
         entries >>= np.uint64(self.index_bits)
         is_target = kind == _EARLIER
         num_before = np.cumsum(is_target) - is_target
@@ -185,15 +242,16 @@ class _Index:
         if not among_themselves:
             counts[is_target] = 0
         places = np.nonzero(counts)[0]
-        if budget is not None and counts.sum() > budget:
-            return None
+        num_compared = int(counts.sum())
+        if budget is not None and num_compared > budget:
+            return None, num_compared
         targets, counts = index[is_target], counts[places]
-        found = [(np.empty(0, np.int64),) * 2]
+        found = [(np.empty(0, np.int32),) * 2]
         for some, many in _chunks(places, counts):
             found.append(
                 self._compared(choice, targets, index[some], kind[some] == _MIRRORED, begin[some], many)
             )
-        return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+        return (np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])), num_compared
 
     def _entries(
         self, choice: tuple[int, ...], words: "np.ndarray", of: "np.ndarray", kind: int
@@ -205,6 +263,8 @@ class _Index:
             shift, width = self.blocks[block]
             key <<= np.uint64(width)
             key |= (low >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        key *= np.uint64(_ODD)
+        key &= np.uint64((1 << sum(self.blocks[block][1] for block in choice)) - 1)
         key <<= np.uint64(self.index_bits + _KIND_BITS)
         key |= (of.astype(np.uint64) << np.uint64(_KIND_BITS)) | np.uint64(kind)
         return key

@@ -26,10 +26,16 @@ class Language(Section):
         ge=1,
         description="captions with fewer letters have no language; one of Chinese, Japanese or Korean is as three",
     )
+    min_probability: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="what is less surely of a language than this has none; 0: the likeliest one",
+    )
 
 
 def score(options: Language, part: Part) -> "pl.DataFrame":
-    """Null where there is no caption, or one of too few letters to tell."""
+    """Null where there is no caption, or one of too few letters to tell; unsure ones have a probability alone."""
     import polars as pl
 
     from darkroom.store import sha256_file
@@ -46,7 +52,8 @@ def score(options: Language, part: Part) -> "pl.DataFrame":
             rows.append((None, None))
         else:
             language, probability = identifier.classify(caption)
-            rows.append((language, round(probability, _DECIMALS)))
+            is_sure = probability >= options.min_probability
+            rows.append((language if is_sure else None, round(probability, _DECIMALS)))
     kinds = {name: getattr(pl, kind) for name, kind in SPEC.columns.items()}
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
@@ -64,5 +71,5 @@ SPEC = Scorer(
     needs=("caption",),
     score=score,
     extra=_LANGUAGE,
-    version=2,
+    version=3,
 )

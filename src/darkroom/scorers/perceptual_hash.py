@@ -5,10 +5,10 @@ The signs of the 256 lowest frequencies of the picture's cosine transform, as in
 that is its own mirror image, half of which are 0, would else be decided by chance.
 """
 
-import io
 import math
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from darkroom.scorers.base import Part, Scorer
 from darkroom.settings.base import Section
@@ -34,15 +34,27 @@ class PerceptualHash(Section):
 def score(options: PerceptualHash, part: Part) -> "pl.DataFrame":
     """Null where there is no picture."""
     import polars as pl
-    from PIL import Image
 
     del options
     rows: list[tuple[str | int | None, ...]] = [(None,) * len(SPEC.columns)] * part.rows.height
-    for place, jpeg in part.pictures():
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
-            rows[place] = hashes(image)
-    kinds = {name: getattr(pl, kind) for name, kind in SPEC.columns.items()}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
+    for place, found in hashed(part):
+        rows[place] = found
+    return pl.DataFrame(rows, schema=schema(), orient="row")
+
+
+def hashed(part: Part) -> "Iterator[tuple[int, tuple[str, str, int, int, int]]]":
+    """(place in the part's rows, `hashes`) of every stored picture; scorers of one pass share them."""
+    from PIL import Image
+
+    for place, image in part.images():
+        yield place, part.shared.answer(("phash", place), partial(hashes, Image.fromarray(image)))
+
+
+def schema() -> "dict[str, Any]":
+    """The columns, with polars' types."""
+    import polars as pl
+
+    return {name: getattr(pl, kind) for name, kind in SPEC.columns.items()}
 
 
 def hashes(image: "Image.Image") -> tuple[str, str, int, int, int]:
@@ -51,7 +63,8 @@ def hashes(image: "Image.Image") -> tuple[str, str, int, int, int]:
     import numpy as np
     from PIL import Image
 
-    small = image.convert("RGB").convert("YCbCr").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    small = rgb.convert("YCbCr").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
     luma, blue, red = np.asarray(small, np.int64).transpose(2, 0, 1)
     found = coefficients(luma)
     noise = round(_NOISE * _SIDE_PX**2 / 4 * _ONE**2)

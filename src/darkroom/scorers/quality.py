@@ -5,7 +5,6 @@ whole numbers, and results are rounded to 6 decimals, so that the kind of CPU do
 JPEG and its version do.
 """
 
-import io
 import math
 from typing import TYPE_CHECKING
 
@@ -39,26 +38,32 @@ def score(options: Quality, part: Part) -> "pl.DataFrame":
     import polars as pl
 
     rows: list[tuple[float | None, ...]] = [(None,) * len(SPEC.columns)] * part.rows.height
-    for place, jpeg in part.pictures():
-        luma = reduced_luma(jpeg, options.side_px)
+    for place, image in part.images():
+        luma = reduced_luma(image, options.side_px)
         rows[place] = (
             sharpness(luma), contrast(luma), entropy(luma), border(luma, options.border_tolerance)
         )  # fmt: skip
     return pl.DataFrame(rows, schema=dict.fromkeys(SPEC.columns, pl.Float64), orient="row")
 
 
-def reduced_luma(jpeg: bytes, side_px: int) -> "np.ndarray":
-    """Luma (height, width), int64, 0 to 255: means of blocks of k x k pixels, with the least whole k that makes
-    the longer side at most `side_px`. Pixels at the right and lower edge that fill no block are left out."""
+def reduced_luma(image: "np.ndarray", side_px: int) -> "np.ndarray":
+    """Luma (height, width), int64, 0 to 255, of a uint8 RGB picture (height, width, 3): means of blocks of k x k
+    pixels, with the least whole k that makes the longer side at most `side_px`. Pixels at the right and lower edge
+    that fill no block are left out."""
     import numpy as np
     from PIL import Image
 
-    with Image.open(io.BytesIO(jpeg)) as image:
-        luma = np.asarray(image.convert("L"), dtype=np.int64)
+    luma = np.asarray(Image.fromarray(image).convert("L"))
     k = min(-(-max(luma.shape) // side_px), min(luma.shape))
     height, width = (side // k for side in luma.shape)
-    blocks = luma[: height * k, : width * k].reshape(height, k, width, k)
-    return (blocks.sum(axis=(1, 3)) + k * k // 2) // (k * k)
+    # Slice by slice: numpy is slow along short axes.
+    down = np.zeros((height, width * k), np.int64)
+    for i in range(k):
+        down += luma[i : height * k : k, : width * k]
+    sums = np.full((height, width), k * k // 2, np.int64)
+    for i in range(k):
+        sums += down[:, i::k]
+    return np.asarray(sums // (k * k))
 
 
 def sharpness(luma: "np.ndarray") -> float | None:

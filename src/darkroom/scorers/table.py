@@ -7,9 +7,12 @@ from darkroom.kinds import table
 from darkroom.scorers import (
     aesthetic,
     caption,
+    clip_duplicate,
+    clip_embedding,
     clip_similarity,
     duplicate,
     faces,
+    in_reference_set,
     language,
     near_duplicate,
     perceptual_hash,
@@ -36,4 +39,7 @@ SCORERS: dict[str, Scorer] = table(
     faces.SPEC,
     perceptual_hash.SPEC,
     near_duplicate.SPEC,
+    in_reference_set.SPEC,
+    clip_embedding.SPEC,
+    clip_duplicate.SPEC,
 )

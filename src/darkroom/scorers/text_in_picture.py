@@ -1,26 +1,16 @@
-"""How much of a picture is text, and whether it looks like a stock agency's watermark, by reading it (OCR).
-
-RapidOCR finds lines of text and reads them, with the models of PP-OCRv4 that its package holds: Latin letters,
-digits and Chinese.
-"""
+"""How much of a picture is text, and whether it looks like a stock agency's watermark, by reading it (OCR)."""
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from darkroom.components.onnx import num_threads
+from darkroom.components.ocr import OCR, Line, Reading, digest, read_lines, reader, reduced
 from darkroom.scorers.base import Part, Scorer
-from darkroom.settings.base import Section
-from darkroom.settings.extras import Extra
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-OCR = Extra("ocr", "rapidocr_onnxruntime")
 _DECIMALS = 5
 _WORD = re.compile(r"\w+")
 # What agencies write over the pictures that they have not sold yet.
@@ -39,22 +29,8 @@ _MIN_REPEATED, _MIN_REPEATED_LETTERS = 3, 4
 _MIN_LETTERS = 2
 
 
-class TextInPicture(Section):
+class TextInPicture(Reading):
     """`text_area`, `text_words` and `text_stock_mark`: the text in the picture, as far as it can be read."""
-
-    max_side_px: int = Field(
-        960, ge=64, le=2000, description="pictures with a longer side are reduced to it before they are read"
-    )
-    min_confidence: float = Field(
-        0.5, ge=0, le=1, description="lines that are read with less do not count, as patterns often are"
-    )
-
-
-class Line(NamedTuple):
-    """A line of text: its four corners, pixels (x, y), and what it says."""
-
-    corners: Sequence[Sequence[float]]
-    text: str
 
 
 def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
@@ -62,15 +38,11 @@ def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
     import polars as pl
 
     rows: list[tuple[float | int | bool | None, ...]] = [(None,) * len(SPEC.columns)] * part.rows.height
-    engine = reader(options)
-    part.tell_of(
-        OCR.module,
-        sha256=_digest(),
-        pictures=f"longer side at most {options.max_side_px} px (bicubic); BGR, 0 to 255",
-    )
+    engine = reader(options, "text_in_picture")
+    part.tell_of(OCR.module, sha256=digest(), pictures=options.pictures)
     for place, image in part.images():
         small = reduced(image, options.max_side_px)
-        lines = read_lines(engine, small)
+        lines = lines_of_text(engine, small)
         texts = [line.text for line in lines]
         words = sum(len(_WORD.findall(text)) for text in texts)
         rows[place] = (area(lines, small.shape[0], small.shape[1]), words, is_stock_mark(texts))
@@ -78,55 +50,9 @@ def score(options: TextInPicture, part: Part) -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
-def reader(options: TextInPicture) -> Any:
-    """What `read_lines` reads with. Raises ValueError where its package is not installed."""
-    OCR.require("text_in_picture")
-    import logging
-
-    from rapidocr_onnxruntime import RapidOCR
-
-    engine = RapidOCR(
-        text_score=options.min_confidence,
-        # Larger pictures are reduced before, and small ones are read as they are.
-        det_limit_type="max",
-        min_side_len=1,
-        intra_op_num_threads=num_threads() or -1,
-    )
-    logging.getLogger("RapidOCR").setLevel(logging.ERROR)
-    return engine
-
-
-def _digest() -> str:
-    """Of RapidOCR's models and of its options, among them how its models take pictures."""
-    import rapidocr_onnxruntime
-
-    from darkroom.store import sha256_file, sha256_json
-
-    folder = Path(rapidocr_onnxruntime.__file__).parent
-    files = [*sorted(folder.glob("models/*.onnx")), folder / "config.yaml"]
-    return sha256_json({file.name: sha256_file(file) for file in files})
-
-
-def reduced(image: "np.ndarray", max_side_px: int) -> "np.ndarray":
-    """uint8 RGB (height, width, 3), its longer side at most `max_side_px`."""
-    import numpy as np
-    from PIL import Image
-
-    height, width = image.shape[:2]
-    scale = max_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def read_lines(engine: Any, image: "np.ndarray") -> list[Line]:
+def lines_of_text(engine: Any, image: "np.ndarray") -> list[Line]:
     """The lines of two letters or more in a uint8 RGB picture (height, width, 3), from top to bottom."""
-    import numpy as np
-
-    found, _ = engine(np.ascontiguousarray(image[..., ::-1]))
-    lines = [Line(corners, text) for corners, text, _ in found or ()]
-    return [line for line in lines if len(plain(line.text)) >= _MIN_LETTERS]
+    return [line for line in read_lines(engine, image) if len(plain(line.text)) >= _MIN_LETTERS]
 
 
 def area(lines: Sequence[Line], height: int, width: int) -> float:

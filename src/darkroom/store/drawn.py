@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from darkroom.store import TarReader, read_table, write_table, write_tar
+from darkroom.store import TarReader, read_table, sha256_file, sha256_json, write_table, write_tar
 
 SCHEMA = {
     "model": pl.String,
@@ -99,8 +100,31 @@ class Drawn:
         for table, path in zip(self.tables, self.tars, strict=True):
             with TarReader(path) as tar:
                 for offset, size in read_table(table, ["offset", "size"]).iter_rows():
-                    with Image.open(io.BytesIO(tar.read(offset, size))) as picture:
-                        yield np.asarray(picture.convert("RGB"))
+                    yield _decoded(tar.read(offset, size))
+
+    def picture(self, place: int) -> np.ndarray:
+        """The one of a row of `table`; on any thread."""
+        path, offset, size = self._places[place]
+        with TarReader(path) as tar:
+            return _decoded(tar.read(offset, size))
+
+    @property
+    def sha256(self) -> str:
+        """Of the files' bytes."""
+        return sha256_json([sha256_file(path) for path in (*self.tables, *self.tars)])
+
+    @cached_property
+    def _places(self) -> list[tuple[str | Path, int, int]]:
+        return [
+            (path, offset, size)
+            for table, path in zip(self.tables, self.tars, strict=True)
+            for offset, size in read_table(table, ["offset", "size"]).iter_rows()
+        ]
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def drawn_by_model(tables: Sequence[str | Path], tars: Sequence[str | Path]) -> dict[str, Drawn]:

@@ -23,10 +23,12 @@ as `caption_names` which captions it holds. The shard of the empty caption has t
 (1, P) and no table.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +38,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from darkroom.store.atomic import replacing
-from darkroom.store.digest import sha256_json
+from darkroom.store.reads import FileState
 from darkroom.store.tables import read_table
 
 INDEX_COLUMNS = ("uid", "row", "bucket_width", "bucket_height", "index")
@@ -46,6 +48,7 @@ _ONLINE_COLUMNS = (
     *("resized_width", "resized_height", "crop_left", "crop_top"),
 )
 _METADATA_KEY = "darkroom"
+_MAX_HEADER_BYTES = 100_000_000  # as safetensors has it
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
@@ -83,8 +86,20 @@ def _spans(captions: Sequence[str], num_encoders: int) -> list[str]:
 
 
 def table_digest(table: pl.DataFrame) -> str:
-    """SHA-256 of a shard's table, independent of how Parquet stored it."""
-    return sha256_json(table.to_dict(as_series=False))
+    """SHA-256 of a shard's table, independent of how Parquet stored it: `sha256_json` of its columns as lists."""
+    digest, sign = hashlib.sha256(), "{"
+    for name in sorted(table.columns):
+        digest.update(f"{sign}{json.dumps(name)}:{_json_list(table[name])}".encode())
+        sign = ","
+    digest.update(b"}" if table.columns else b"{}")
+    return digest.hexdigest()
+
+
+def _json_list(column: pl.Series) -> str:
+    if column.dtype.is_integer() and len(column) and not column.null_count():
+        # A tenth of the time that lists of Python's numbers take.
+        return f"[{column.cast(pl.String).str.join(',')[0]}]"
+    return json.dumps(column.to_list(), separators=(",", ":"), allow_nan=False)
 
 
 def write_shard(
@@ -159,38 +174,54 @@ def written_shard(
         writer.check_whole()
 
 
-class LatentShard:
-    """A shard opened for reading: its tensors are views of the mapped file, read as they are touched.
+@dataclass(frozen=True)
+class TensorLayout:
+    """A tensor in a file: the format's name of its type, its shape, and the byte where it begins."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+
+class ShardHeader:
+    """What a shard's file says of itself, without its numbers.
+
+    Attributes:
+        state: which file it is. digest: SHA-256 of the header, and so of all that made the shard.
+        layout: its tensors by name.
+        fingerprint: every input that shaped its numbers.
 
     Args:
         path: the safetensors file.
-        table: its table, or None for the shard of the empty caption.
         expected: fingerprint fields that the shard must have; fields not named are not compared.
 
     Raises:
         ValueError: the file is no shard, or is stale; names the file and the fields that differ.
     """
 
-    def __init__(
-        self, path: str | Path, table: str | Path | None, expected: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, expected: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
+        with open(path, "rb") as file:
+            self.state = FileState.of(path, file.fileno())
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(min(length, _MAX_HEADER_BYTES))
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                self.tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            header = json.loads(text)
+            metadata = header.pop("__metadata__", {})
+            self.layout = {
+                name: TensorLayout(of["dtype"], tuple(of["shape"]), 8 + length + int(of["data_offsets"][0]))
+                for name, of in header.items()
+            }
+            end = 8 + length + max((int(of["data_offsets"][1]) for of in header.values()), default=0)
+            if end != self.state.size:
+                raise ValueError(f"it has {self.state.size} bytes, and its header says {end}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: no whole safetensors file ({error}); make the cache again") from error
         if _METADATA_KEY not in metadata:
             raise ValueError(f"{path}: has no fingerprint, so the cache stage did not write it")
+        self.digest = hashlib.sha256(text).hexdigest()
         self.fingerprint: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
         check_fingerprint(path, self.fingerprint, expected or {})
-        self.table: pl.DataFrame | None = None
-        if table is not None:
-            stored = table_columns(self.captions, self.num_encoders, self.has_sizes)
-            self.table = read_table(table, online_columns(self.captions) if self.is_online else stored)
-            if table_digest(self.table) != self.fingerprint.get("table"):
-                raise ValueError(f"{table}: is not the table of {path}; make both again (stage cache)")
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -214,8 +245,43 @@ class LatentShard:
 
     def buckets(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of every bucket that has latents here."""
-        names = [name.removeprefix("latents/") for name in self.tensors if name.startswith("latents/")]
+        names = [name.removeprefix("latents/") for name in self.layout if name.startswith("latents/")]
         return sorted((int(w), int(h)) for w, _, h in (name.partition("x") for name in names))
+
+    def read_table(self, path: str | Path) -> pl.DataFrame:
+        """The shard's table.
+
+        Raises:
+            ValueError: it is another shard's; names both files.
+        """
+        stored = table_columns(self.captions, self.num_encoders, self.has_sizes)
+        table = read_table(path, online_columns(self.captions) if self.is_online else stored)
+        if table_digest(table) != self.fingerprint.get("table"):
+            raise ValueError(f"{path}: is not the table of {self.path}; make both again (stage cache)")
+        return table
+
+
+class LatentShard(ShardHeader):
+    """A shard opened for reading: its tensors are views of the mapped file, read as they are touched.
+
+    Args:
+        path, expected: as of `ShardHeader`.
+        table: its table, or None for the shard of the empty caption.
+
+    Raises:
+        ValueError: the file is no shard, or is stale; names the file and the fields that differ.
+    """
+
+    def __init__(
+        self, path: str | Path, table: str | Path | None, expected: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(path, expected)
+        try:
+            with safe_open(path, framework="pt") as file:
+                self.tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: no whole safetensors file ({error}); make the cache again") from error
+        self.table = None if table is None else self.read_table(table)
 
     def latents(self, width: int, height: int) -> torch.Tensor:
         """(N, C, H, W) latents of a bucket in the stored dtype."""

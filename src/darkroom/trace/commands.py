@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from darkroom.refused import refused
+
 
 def trace(what: Annotated[str, typer.Argument(help="a uid, a URL, or a file with a picture")]) -> None:
     """Tell everything that was made from a picture: by which stages, in which caches, runs and measurements.
@@ -19,9 +21,7 @@ def trace(what: Annotated[str, typer.Argument(help="a uid, a URL, or a file with
     try:
         found = find(what)
     except (OSError, ValueError) as error:
-        # Not as a wrong parameter: that is put into a box, and cuts what is to be copied from it.
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise refused(error) from None
     datasets = sorted(path.stem for path in Path("config/withdrawn").glob("*.txt"))
     digests = {digest_of(what), *(digest_of(one.row["url"]) for one in found if one.row["url"])}
     for dataset in (name for name in datasets if digests & read_withdrawn(name)):
@@ -75,8 +75,7 @@ def withdraw(
         made = withdraw(named, dataset)
         lines = list(what_follows(named, made))
     except (ConfigError, OSError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise refused(error) from None
     for line in lines:
         typer.echo(line)
     typer.echo("snakemake -n tells what is to be made again; git add config/withdrawn")

@@ -47,12 +47,13 @@ def stage_lines(found: Found) -> Iterator[str]:
             if selected["kept"]
             else f"dropped by the filter: {selected['first_failure']}"
         )
-    captions = _own(folder / "recaption" / found.table.name, row)
-    for name, text in captions.items():
-        if name.startswith("caption_") and text:
-            yield f"{name.replace('_', ', ', 1)}: {text}"
-    if captions.get(DROPPED):
-        yield f"dropped for its captions by the gate {captions[DROPPED]}"
+    for stage in ("recaption", "rewrite"):
+        captions = _own(folder / stage / found.table.name, row)
+        for name, text in captions.items():
+            if name.startswith("caption_") and text:
+                yield f"{name.replace('_', ', ', 1)}: {text}"
+        if captions.get(DROPPED):
+            yield f"dropped for its captions by the gate {captions[DROPPED]}"
 
 
 def cache_lines(found: Found, root: Path = Path()) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args
 
 from darkroom.settings.base import Section
+from darkroom.settings.extras import Extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,11 +64,13 @@ class Tracker(Generic[SectionT]):
         name: what `kind` says.
         section: its section of the configuration, whose `kind` is the literal `name`.
         start: (section, training) -> the board. Called by rank 0 when the training starts or goes on.
+        extra: packages that it needs beyond darkroom's own; where they are missing no training starts.
     """
 
     name: str
     section: type[SectionT]
     start: Callable[[SectionT, Tracked], Board]
+    extra: Extra | None = None
 
     def __post_init__(self) -> None:
         if get_args(self.section.model_fields["kind"].annotation) != (self.name,):

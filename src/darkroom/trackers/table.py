@@ -6,7 +6,7 @@ Other packages add theirs by an entry point of the group `darkroom.trackers`, se
 from typing import Any
 
 from darkroom.kinds import table
-from darkroom.trackers import wandb
+from darkroom.trackers import mlflow, trackio, wandb
 from darkroom.trackers.base import Tracker
 
-TRACKERS: dict[str, Tracker[Any]] = table("darkroom.trackers", wandb.SPEC)
+TRACKERS: dict[str, Tracker[Any]] = table("darkroom.trackers", wandb.SPEC, mlflow.SPEC, trackio.SPEC)

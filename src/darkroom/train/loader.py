@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from darkroom.config.run import Train
@@ -15,6 +16,7 @@ from darkroom.objectives.prior import prior_weights
 from darkroom.train import random
 from darkroom.train.data import SampleSource, caption_shares, choose_captions, drop_by_encoder
 from darkroom.train.distributed import Ranks
+from darkroom.train.memory import BatchMemory
 from darkroom.train.paired import Plan
 from darkroom.train.plan import Shape, UInts
 from darkroom.train.tags import ShownTags
@@ -67,6 +69,7 @@ class BatchMaker:
         self._samples, self._plan, self._settings, self._seed = samples, plan, settings, seed
         self._shares = caption_shares(settings.caption_choice, samples.captions)
         ranks = ranks or Ranks()
+        self._memory = BatchMemory()
         self._slice = rank_slice(settings.global_batch_size, ranks.rank, ranks.world_size)
 
     def make(self, step: int) -> TrainBatch:
@@ -88,7 +91,9 @@ class BatchMaker:
             tags = ShownTags(self._settings.tags, random.sample_keys(seed, random.TAGS, uids, visits))
         samples = self._samples.gather(batch.bucket, batch.index[part], captions, tags)
         shape = samples.latents.shape
-        noise = random.normal(random.sample_keys(seed, random.NOISE, uids, visits), shape[1:].numel())
+        keys = random.sample_keys(seed, random.NOISE, uids, visits)
+        laid = self._memory.lay_out([(len(keys), shape[1:].numel())], np.float32)
+        noise = random.normal(keys, shape[1:].numel(), laid.arrays[0])
         timestep = random.normal(random.sample_keys(seed, random.TIMESTEP, uids, visits), 1)[:, 0]
         weights = None
         if batch.is_prior is not None:
@@ -107,17 +112,20 @@ class BatchMaker:
 
 
 class Loader:
-    """Iterates over the batches from `first_step` to the last one, made ready on a background thread.
+    """Iterates over the batches from `first_step` to `last_step`, made ready on a background thread.
 
+    last_step: None is the training's.
     `seconds_waited` adds up how long the consumer stood waiting. Use it as a context manager, so that
     its thread ends. Errors of the thread are raised where the batch is asked for.
 
     pin_memory: batches come in page-locked memory.
     """
 
-    def __init__(self, batches: BatchMaker, first_step: int, pin_memory: bool = False) -> None:
+    def __init__(
+        self, batches: BatchMaker, first_step: int, last_step: int | None = None, pin_memory: bool = False
+    ) -> None:
         self._batches, self._pin = batches, pin_memory
-        self._steps = range(first_step, batches.num_steps)
+        self._steps = range(first_step, batches.num_steps if last_step is None else last_step)
         self.seconds_waited = 0.0
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=NUM_PREFETCHED)
         self._closed = threading.Event()

@@ -26,7 +26,17 @@ from typing import Any
 import numpy as np
 
 from darkroom.apportion import apportion, fit, quotas
-from darkroom.train.plan import Batch, Ints, PassOrders, Shape, UInts, check_once, epoch_of, shuffled_places
+from darkroom.train.plan import (
+    Batch,
+    Ints,
+    PassOrders,
+    Shape,
+    UInts,
+    check_once,
+    epoch_of,
+    shuffled_places,
+    told_visits,
+)
 
 Cells = list[list[int]]
 
@@ -76,6 +86,9 @@ class MixedPlan:
         datasets = range(len(self._shares))
         # By dataset and bucket: places in the bucket's index.
         self._places = [[np.flatnonzero(of == d) for of in owners] for d in datasets]
+        self._cells = [
+            [uids[places] for uids, places in zip(self._uids, row, strict=True)] for row in self._places
+        ]
         self._counts: Cells = [[len(places) for places in row] for row in self._places]
         for row, share in zip(self._counts, self._shares, strict=True):
             if not sum(row):
@@ -161,17 +174,14 @@ class MixedPlan:
         before, after = (self._taken_before(step) for step in ends)
         taken = np.array(after) - np.array(before)
         cells = [(d, b) for d, row in enumerate(self._counts) for b, n in enumerate(row) if n]
-        seen = [self._visits_of_each(d, b, before[d][b], after[d][b]) for d, b in cells]
+        seen = [self._orders.visits(self._cells[d][b], before[d][b], after[d][b]) for d, b in cells]
         shapes = [f"{width}x{height}" for width, height in self._shapes]
         names = [share.name for share in self._shares]
         num_visits, by_dataset = int(taken.sum()), taken.sum(axis=1).tolist()
         return {
             "num_samples": self.num_samples,
             "num_visits": num_visits,
-            "min_visits": min(int(counts.min()) for counts in seen),
-            "max_visits": max(int(counts.max()) for counts in seen),
-            "never_seen": sum(int((counts == 0).sum()) for counts in seen),
-            "repeated": sum(int((counts - 1).clip(0).sum()) for counts in seen),
+            **told_visits(seen),
             "repeated_in_batch": self._repeated_in_batch(*ends),
             "samples_by_bucket": dict(zip(shapes, map(len, self._uids), strict=True)),
             "visits_by_bucket": dict(zip(shapes, taken.sum(axis=0).tolist(), strict=True)),
@@ -199,27 +209,8 @@ class MixedPlan:
 
     def _looks(self, dataset: int, bucket: int, first: int, number: int) -> tuple[Ints, Ints]:
         """Places `first` and following of a cell's stream: which pictures of the bucket, and their visits."""
-        places = self._places[dataset][bucket]
-        visits, offsets = np.divmod(np.arange(first, first + number), len(places))
-        index = np.empty(number, np.int64)
-        for visit in np.unique(visits).tolist():
-            chosen = visits == visit
-            index[chosen] = places[self._order(dataset, bucket, visit)[offsets[chosen]]]
-        return index, visits
-
-    def _order(self, dataset: int, bucket: int, visit: int) -> Ints:
-        uids = self._uids[bucket][self._places[dataset][bucket]]
-        return self._orders.order((dataset, bucket), uids, visit)
-
-    def _visits_of_each(self, dataset: int, bucket: int, first: int, end: int) -> Ints:
-        """How often places [first, end) of a cell's stream show each of its pictures (n,)."""
-        number = self._counts[dataset][bucket]
-        (passes, rest), (end_passes, end_rest) = divmod(first, number), divmod(end, number)
-        counts = np.full(number, end_passes - passes)
-        for visit, some, change in ((passes, rest, -1), (end_passes, end_rest, 1)):
-            if some:
-                counts[self._order(dataset, bucket, visit)[:some]] += change
-        return counts
+        index, visits = self._orders.looks(self._cells[dataset][bucket], first, number)
+        return self._places[dataset][bucket][index], visits
 
     def _num_batches(self, bucket: int, epoch: int) -> int:
         """Batches of a bucket before `epoch`: its fair samples by then over B, to the nearest, halves up."""

@@ -22,21 +22,23 @@ from darkroom.components.vae import latent_shape, load_vae
 from darkroom.families.conditioning import Conditioning
 from darkroom.models.training_components import TrainingComponents
 from darkroom.store import TarReader
+from darkroom.store.latents import LatentShard
 from darkroom.store.pictures import decode_picture
 from darkroom.train.data import (
     NULL_CAPTION,
     Ints,
     Samples,
-    by_bucket,
     caption_grid,
     common_captions,
     open_shards,
     time_ids_of,
 )
+from darkroom.train.index import SHARD, Array
 from darkroom.train.plan import Shape, UInts
 from darkroom.train.tags import ShownTags
 
 MAX_DECODERS = 8
+_SIDES = ("width", "height")
 
 
 class OnlineEncoder:
@@ -49,6 +51,7 @@ class OnlineEncoder:
         expected: fingerprint fields that every shard must have; or one mapping for each shard. The
             null shard is held to those fields of them that it has itself.
         components: whose VAE and text encoders encode, frozen, on `device`.
+        index: as of `LatentCache`.
 
     Raises:
         ValueError: a shard is stale, or no picture is there.
@@ -62,13 +65,15 @@ class OnlineEncoder:
         expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         components: TrainingComponents,
         device: torch.device,
+        index: str | Path | None = None,
     ) -> None:
-        opened, empty = open_shards(shards, null, expected)
+        opened, empty, self._buckets = open_shards(shards, null, expected, index)
         if len(tars) != len(opened):
             raise ValueError(f"{len(opened)} parts and {len(tars)} tars were given; each part needs its own")
         self._tars = list(tars)
         self.captions = common_captions(opened)
-        self._texts = [[s.tensors[f"caption/{name}"].numpy() for name in self.captions] for s in opened]
+        mapped = [LatentShard(shard.path, None) for shard in opened]
+        self._texts = [[s.tensors[f"caption/{name}"].numpy() for name in self.captions] for s in mapped]
         self._settings = components.cache
         self._vae = moved(load_vae(components.vae), device)
         self._encoders = [load_text_encoder(component) for component in components.text_encoders]
@@ -79,19 +84,18 @@ class OnlineEncoder:
             EncodedCaption(empty.text("null", e), empty.pooled("null", e).reshape(-1), 0)
             for e in range(self.num_encoders)
         ]
-        self._buckets = by_bucket(opened)
         num_decoders = min(MAX_DECODERS, len(os.sched_getaffinity(0)))
         self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="darkroom-decoder")
 
     @property
     def uids(self) -> dict[Shape, UInts]:
         """The sorted uids (n, 2) of every bucket, by (width, height)."""
-        return {shape: uids for shape, (uids, _) in self._buckets.items()}
+        return {shape: bucket.uids for shape, bucket in self._buckets.items()}
 
     @property
-    def shards(self) -> dict[Shape, Ints]:
+    def shards(self) -> dict[Shape, Array]:
         """The place (n,) of each picture's shard among those given, in the order of `uids`."""
-        return {shape: columns["_shard"] for shape, (_, columns) in self._buckets.items()}
+        return {shape: bucket.columns[SHARD] for shape, bucket in self._buckets.items()}
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -115,9 +119,12 @@ class OnlineEncoder:
         Raises:
             ValueError: a picture is missing, damaged or encodes to something not finite; names the uid.
         """
-        uids, columns = self._buckets[bucket]
-        chosen = {name: column[places] for name, column in columns.items()}
-        names = [f"{first:016x}{second:016x}" for first, second in uids[places].tolist()]
+        found = self._buckets[bucket]
+        chosen = {name: found.at(name, places) for name in found.columns}
+        chosen |= {
+            f"bucket_{side}": np.full(len(places), of) for side, of in zip(_SIDES, bucket, strict=True)
+        }
+        names = [f"{first:016x}{second:016x}" for first, second in found.uids[places].tolist()]
         pixels = self._decode(chosen, names)
         step = self._settings.batch_size
         latents = [
@@ -131,7 +138,9 @@ class OnlineEncoder:
             tuple(text for text, _ in padded),
             tuple(None if bool(mask.all()) else mask for _, mask in padded),
             torch.cat([torch.stack([found.pooled for found in encoded]) for encoded in read], dim=1),
-            torch.from_numpy(time_ids_of(chosen)) if self._settings.size_conditioning else None,
+            torch.from_numpy(time_ids_of(bucket, found, places))
+            if self._settings.size_conditioning
+            else None,
         )
         return Samples(torch.cat(latents), conditioning)
 
@@ -140,7 +149,7 @@ class OnlineEncoder:
 
         def decode(place: int) -> npt.NDArray[np.uint8]:
             numbers = {name: int(column[place]) for name, column in chosen.items()}
-            with TarReader(self._tars[numbers["_shard"]]) as reader:
+            with TarReader(self._tars[numbers[SHARD]]) as reader:
                 content = reader.read(numbers["offset"], numbers["size"])
             return decode_picture(content, {"uid": names[place], **numbers})
 
@@ -170,6 +179,6 @@ class OnlineEncoder:
     def _caption(self, chosen: Mapping[str, Ints], place: int, caption: int, tags: ShownTags | None) -> str:
         name = self.captions[caption]
         first, size = (int(chosen[f"{name}_{what}"][place]) for what in ("offset", "length"))
-        content = self._texts[chosen["_shard"][place]][caption][first : first + size]
+        content = self._texts[chosen[SHARD][place]][caption][first : first + size]
         text = content.tobytes().decode()
         return text if tags is None else tags.show(place, name, text)

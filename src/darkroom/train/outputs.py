@@ -7,6 +7,7 @@ from darkroom.train.parallel import DistributedModel
 from darkroom.train.record import Progress
 from darkroom.train.state import TrainState
 from darkroom.train.training import TrainingRun
+from darkroom.train.validation import Validator
 
 
 class Outputs:
@@ -15,8 +16,17 @@ class Outputs:
     Use it as a context manager: when the block ends, nothing is being written any more.
     """
 
-    def __init__(self, model: DistributedModel, state: TrainState, settings: Train, run: TrainingRun) -> None:
+    def __init__(
+        self,
+        model: DistributedModel,
+        state: TrainState,
+        settings: Train,
+        run: TrainingRun,
+        last_step: int,
+        validator: Validator | None = None,
+    ) -> None:
         self._model, self._state, self._settings, self._run = model, state, settings, run
+        self._last_step, self._validator = last_step, validator
         ranks, num_done = run.ranks, state.history.num_done
         group = RankGroup(ranks) if model.is_sharded else SINGLE
         self._last_stable = settings.num_stable_steps
@@ -38,15 +48,18 @@ class Outputs:
         is_stopped: no step follows, though there are more. seconds_waited: for data, since the start.
         """
         settings, progress = self._settings, self._progress
-        is_last = is_stopped or step == settings.num_steps
+        is_last = is_stopped or step == self._last_step
         # From the last step before a decay a longer training goes on.
         is_saved = is_last or step % settings.checkpoint_every_steps == 0 or step == self._last_stable
+        is_validated = self._is_validated(step)
         if progress is not None:
             progress.done(step)
-        if is_saved or step % settings.log_every_steps == 0:
+        if is_saved or is_validated or step % settings.log_every_steps == 0:
             self._state.history.flush()
             if progress is not None:
                 progress.report(self._state.history, seconds_waited)
+        if is_validated:
+            self._validate(step)
         if is_saved:
             self._save(step)
         is_drawn = self._run.on_sample is not None and _is_due(step, settings)
@@ -60,6 +73,19 @@ class Outputs:
             # Rank 0 may have been busy for longer than a collective waits; and a launcher ends all ranks when one
             # has left, while it may still be writing.
             wait_for_first(self._run.ranks)
+
+    def _is_validated(self, step: int) -> bool:
+        validation = self._settings.validation
+        if self._validator is None or validation is None:
+            return False
+        return validation.is_due(step, self._settings.num_steps)
+
+    def _validate(self, step: int) -> None:
+        assert self._validator is not None
+        losses = self._validator.measure(self._model.average)
+        self._state.history.add_validation(losses)
+        if self._progress is not None:
+            self._progress.validation(step, losses)
 
     def _save(self, step: int) -> None:
         if self._model.is_sharded or self._progress is not None:

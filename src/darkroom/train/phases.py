@@ -54,22 +54,23 @@ def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> Initial
     params = body["params"]
     own = made_from(body["upstream"], params.get("datasets", ()))
     folder = Path(run_dir) / run_key(model, train, params["seed"], own)
-    last = checkpoint_folder(folder, train.num_steps)
+    num_steps = int(body["counts"]["steps"])
+    last = checkpoint_folder(folder, num_steps)
     step = newest_checkpoint(
-        folder, why_not=lambda found: "" if found <= last else f"run {run} ends at step {train.num_steps}"
+        folder, why_not=lambda found: "" if found <= last else f"run {run} ends at step {num_steps}"
     )
-    if step != train.num_steps:
+    if step != num_steps:
         found = "no checkpoint is there" if step is None else f"its last checkpoint is of step {step}"
         raise ValueError(
-            f"{folder}: {found}, where run {run} left one of step {train.num_steps}; train it again:"
+            f"{folder}: {found}, where run {run} left one of step {num_steps}; train it again:"
             f" snakemake train -R train_run --config run={run}"
         )
     steps, samples = (int(body["counts"].get(f"{what}_before", 0)) for what in ("steps", "samples"))
     return InitialCheckpoint(
         run,
         checkpoint_folder(folder, step),
-        steps + train.num_steps,
-        samples + train.num_steps * train.global_batch_size,
+        steps + num_steps,
+        samples + num_steps * train.global_batch_size,
     )
 
 

@@ -1,9 +1,10 @@
 """The batch plan: which pictures make batch b of a run, as a pure function of its number.
 
 Every bucket of n pictures is an endless stream of passes. Pass v holds each picture once, in an order
-of its own, so the pass is also the picture's visit number. A batch takes the next B places of one
-bucket's stream: what a pass leaves over after its whole batches opens the next pass, and nothing is
-dropped. When n < B one batch spans several passes and repeats pictures, each with another visit.
+of its own, which `train.permute` computes place by place; so the pass is also the picture's visit
+number. A batch takes the next B places of one bucket's stream: what a pass leaves over after its whole
+batches opens the next pass, and nothing is dropped. When n < B one batch spans several passes and
+repeats pictures, each with another visit.
 
 The steps are cut into epochs (about one look at all the data). By the end of epoch c a bucket has had
 round(c n / B) batches, so it never strays from its fair share by more than half a batch; inside an
@@ -14,19 +15,24 @@ by bisection without walking there: the state of the data is the step.
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from darkroom.train.permute import permuted
 from darkroom.train.random import fold, mix_seed
 
 Shape = tuple[int, int]
 UInts = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
+# How often pictures were shown -> how many of them.
+Visits = dict[int, int]
 
 PASS_STREAM, EPOCH_STREAM = 1, 2
-NUM_CACHED_PASSES = 64
+NUM_KEPT = 64
+# Places of a stream whose order is computed at once.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,13 @@ class BatchPlan:
     def batch(self, step: int) -> Batch:
         """The batch of optimizer step `step`, counted from 0."""
         bucket, number = self._place(step)
-        places = np.arange(number * self._size, (number + 1) * self._size)
-        visits, offsets = np.divmod(places, self._counts[bucket])
-        index = np.empty(self._size, np.int64)
-        for visit in range(visits[0], visits[-1] + 1):
-            chosen = visits == visit
-            index[chosen] = self._order_of_pass(bucket, visit)[offsets[chosen]]
+        at_once = max(1, _BLOCK // self._size)
+        block, inside = divmod(number, at_once)
+        first, num = block * at_once * self._size, at_once * self._size
+        found = self._orders.kept(
+            ("block", bucket, block), lambda: self._orders.looks(self._uids[bucket], first, num)
+        )
+        index, visits = (part[inside * self._size :][: self._size] for part in found)
         return Batch(step, self._shapes[bucket], index, self._uids[bucket][index], visits)
 
     def number(self, step: int) -> int:
@@ -100,29 +107,20 @@ class BatchPlan:
         before, after = (self._batches_before(step) for step in (self._first, self._first + num_steps))
         taken = [end - start for start, end in zip(before, after, strict=True)]
         visits = [number * self._size for number in taken]
-        seen = [self._visits_of_each(k, before[k], after[k]) for k in range(len(self._shapes))]
+        seen = [
+            self._orders.visits(uids, start * self._size, end * self._size)
+            for uids, start, end in zip(self._uids, before, after, strict=True)
+        ]
         names = [f"{width}x{height}" for width, height in self._shapes]
         small = [max(0, self._size - n) * number for n, number in zip(self._counts, taken, strict=True)]
         return {
             "num_samples": self.num_samples,
             "num_visits": sum(visits),
-            "min_visits": min(int(counts.min()) for counts in seen),
-            "max_visits": max(int(counts.max()) for counts in seen),
-            "never_seen": sum(int((counts == 0).sum()) for counts in seen),
-            "repeated": sum(int((counts - 1).clip(0).sum()) for counts in seen),
+            **told_visits(seen),
             "repeated_in_batch": sum(small),
             "samples_by_bucket": dict(zip(names, self._counts, strict=True)),
             "visits_by_bucket": dict(zip(names, visits, strict=True)),
         }
-
-    def _visits_of_each(self, bucket: int, first: int, end: int) -> Ints:
-        """How often batches [first, end) of a bucket show each of its pictures (n,)."""
-        passes, rests = np.divmod(np.array([first, end]) * self._size, self._counts[bucket])
-        counts = np.full(self._counts[bucket], passes[1] - passes[0])
-        for visit, rest, change in zip(passes, rests, (-1, 1), strict=True):
-            if rest:
-                counts[self._order_of_pass(bucket, int(visit))[:rest]] += change
-        return counts
 
     def _num_batches(self, bucket: int, epoch: int) -> int:
         """Batches of a bucket before `epoch`: epoch n / B rounded to the nearest, halves up."""
@@ -156,31 +154,51 @@ class BatchPlan:
         inside = np.bincount(buckets[: step - first], minlength=len(self._shapes))
         return [self._num_batches(k, epoch) + int(inside[k]) for k in range(len(self._shapes))]
 
-    def _order_of_pass(self, bucket: int, visit: int) -> Ints:
-        return self._orders.order((bucket,), self._uids[bucket], visit)
-
 
 class PassOrders:
-    """In which order each pass shows its pictures; the newest are kept."""
+    """In which order each pass over a stream shows its pictures; what was asked for lately is kept."""
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self._key = mix_seed(seed, PASS_STREAM)
         self._known: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
-    def order(self, stream: tuple[int, ...], uids: UInts, visit: int) -> Ints:
-        """The order (n,) of pass `visit` over the pictures (n, 2) of a stream."""
+    def looks(self, uids: UInts, first: int, num: int) -> tuple[Ints, Ints]:
+        """Places `first` and following of the stream of pictures (n, 2): indices (num,), and their visits."""
+        visits, places = np.divmod(np.arange(first, first + num), len(uids))
+        # The first uid tells streams apart, whatever they are called.
+        key = fold(fold(self._key, uids[0, 0]), uids[0, 1])
+        return permuted(fold(key, visits.astype(np.uint64)), len(uids), places), visits
 
-        def make() -> Ints:
-            key = fold(mix_seed(self._seed, PASS_STREAM), np.uint64(visit))
-            return np.argsort(fold(fold(key, uids[:, 0]), uids[:, 1]), kind="stable")
-
-        return cast(Ints, self.kept(("pass", *stream, visit), make))
+    def visits(self, uids: UInts, first: int, end: int) -> Visits:
+        """How many of the pictures (n, 2) places [first, end) of their stream show how often."""
+        num = len(uids)
+        (passes, rest), (end_passes, end_rest) = divmod(first, num), divmod(end, num)
+        whole = end_passes - passes
+        if not rest or not whole:
+            more = end_rest - rest
+            return {n: pictures for n, pictures in ((whole, num - more), (whole + 1, more)) if pictures}
+        # Two parts of passes: which of the pictures are in both is to be found.
+        counts = np.full(num, whole)
+        counts[self.looks(uids, passes * num, rest)[0]] -= 1
+        counts[self.looks(uids, end_passes * num, end_rest)[0]] += 1
+        values, numbers = np.unique(counts, return_counts=True)
+        return dict(zip(values.tolist(), numbers.tolist(), strict=True))
 
     def kept(self, name: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives, made again only where it was not asked for lately."""
         if name not in self._known:
-            _keep(self._known, name, make(), NUM_CACHED_PASSES)
+            _keep(self._known, name, make(), NUM_KEPT)
         return self._known[name]
+
+
+def told_visits(seen: Sequence[Visits]) -> dict[str, int]:
+    """Of all streams the least and most visits of a picture, how many have none, and visits after the first."""
+    return {
+        "min_visits": min(min(of) for of in seen),
+        "max_visits": max(max(of) for of in seen),
+        "never_seen": sum(of.get(0, 0) for of in seen),
+        "repeated": sum((n - 1) * pictures for of in seen for n, pictures in of.items() if n),
+    }
 
 
 def check_once(shape: Shape, uids: UInts) -> None:
@@ -189,7 +207,9 @@ def check_once(shape: Shape, uids: UInts) -> None:
     Raises:
         ValueError: names the bucket.
     """
-    if len(np.unique(uids, axis=0)) != len(uids):
+    before, after = uids[:-1], uids[1:]
+    is_sorted = (before[:, 0] < after[:, 0]) | ((before[:, 0] == after[:, 0]) & (before[:, 1] < after[:, 1]))
+    if not is_sorted.all() and len(np.unique(uids, axis=0)) != len(uids):
         raise ValueError(f"bucket {shape[0]}x{shape[1]} holds a uid twice; a picture is in one part only")
 
 
@@ -217,10 +237,10 @@ def shuffled_places(seed: int, epoch: int, spans: Sequence[tuple[int, int]]) -> 
 
 def parse_uids(uids: "npt.NDArray[Any] | list[str]") -> UInts:
     """Uids of 32 hex digits as (n, 2) uint64, the first column holding the first 16 digits."""
-    process_group = "".join(uids)
-    if len(process_group) != 32 * len(uids):
+    digits = "".join(uids)
+    if len(digits) != 32 * len(uids):
         raise ValueError("a uid does not have 32 hex digits")
-    return np.frombuffer(bytes.fromhex(process_group), ">u8").astype(np.uint64).reshape(-1, 2)
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, size: int) -> None:

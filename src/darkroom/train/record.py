@@ -23,6 +23,8 @@ from darkroom.train.step import NUM_BINS, learning_rate_at
 
 BIN_COLUMNS = [f"loss_bin_{number}" for number in range(NUM_BINS)]
 COLUMNS = ["loss", "learning_rate", "grad_norm", *BIN_COLUMNS]
+# Of trainings with `validation`, after steps where it was measured.
+VALIDATION_COLUMNS = ["validation_loss", *(f"validation_{name}" for name in BIN_COLUMNS)]
 
 Log = Callable[[str], None]
 
@@ -33,16 +35,17 @@ def print_line(text: str) -> None:
 
 
 class History:
-    """One row of `COLUMNS` for every step of a run: functions of the run alone, never of the clock.
+    """One row of `columns` for every step of a run: functions of the run alone, never of the clock.
 
-    `rows` is (num_steps, len(COLUMNS)) float64 with the first `num_done` filled. `loss_bin_3` is the
+    `rows` is (num_steps, len(columns)) float64 with the first `num_done` filled. `loss_bin_3` is the
     mean loss of the samples with timesteps in [0.3, 0.4), NaN where the step had none. All but the learning rate
     of a step of `skip_steps` is NaN.
     """
 
     def __init__(self, settings: Train, ranks: Ranks) -> None:
         self._settings, self._ranks = settings, ranks
-        self.rows = np.full((settings.num_steps, len(COLUMNS)), np.nan)
+        self.columns = [*COLUMNS, *(VALIDATION_COLUMNS if settings.validation is not None else ())]
+        self.rows = np.full((settings.num_steps, len(self.columns)), np.nan)
         self.num_done = 0
         self._pending: list[torch.Tensor] = []
 
@@ -74,7 +77,7 @@ class History:
         rows[:, 0] = measures[:, 0] / self._settings.global_batch_size
         rows[:, 1] = [learning_rate_at(step, self._settings) for step in range(done.start, done.stop)]
         rows[:, 2] = measures[:, 1]
-        rows[:, 3:] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        rows[:, 3 : 3 + NUM_BINS] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         self.num_done = done.stop
         places = np.flatnonzero(~np.isfinite(rows[:, [0, 2]]).all(axis=1))
         steps = [done.start + 1 + int(place) for place in places]
@@ -86,6 +89,10 @@ class History:
                 " go on from the newest checkpoint without that step; or lower train.learning_rate or"
                 " train.max_grad_norm, which starts at step 0"
             )
+
+    def add_validation(self, losses: npt.NDArray[np.float64]) -> None:
+        """Note the validation losses (len(VALIDATION_COLUMNS),) after the last step that is done."""
+        self.rows[self.num_done - 1, len(COLUMNS) :] = losses
 
     def why_not(self, rows: torch.Tensor) -> str:
         """Why a checkpoint with these rows is of a training of another length; "" where it may go on here.
@@ -113,15 +120,21 @@ class History:
                 f" and this says {wanted}: write those, or remove the training's checkpoints to start at step 0"
             )
         self.rows[: self.num_done] = rows.numpy()
+        validation = self._settings.validation
+        if validation is not None:
+            # What was the last step of a training that has grown is none that is looked at.
+            steps = range(1, self.num_done + 1)
+            others = [s - 1 for s in steps if not validation.is_due(s, self._settings.num_steps)]
+            self.rows[others, len(COLUMNS) :] = np.nan
 
     def done(self) -> torch.Tensor:
-        """The filled rows, (num_done, len(COLUMNS)) float64."""
+        """The filled rows, (num_done, len(columns)) float64."""
         return torch.from_numpy(self.rows[: self.num_done].copy())
 
     def write(self, path: str | Path, more: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-        """Write columns step (completed steps, from 1), `COLUMNS` (null for NaN) and `more` as Parquet."""
+        """Write columns step (completed steps, from 1), `columns` (null for NaN) and `more` as Parquet."""
         columns: dict[str, npt.NDArray[Any]] = {"step": np.arange(1, self.num_done + 1)}
-        columns |= {name: self.rows[: self.num_done, i] for i, name in enumerate(COLUMNS)}
+        columns |= {name: self.rows[: self.num_done, i] for i, name in enumerate(self.columns)}
         columns |= more or {}
         write_table(path, pl.DataFrame(columns).fill_nan(None), sort_by="step")
 
@@ -183,6 +196,15 @@ class Progress:
             with self._forgiving(name):
                 board.scalars(step, {key: float(value) for key, value in scalars.items()})
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
+
+    def validation(self, step: int, losses: npt.NDArray[np.float64]) -> None:
+        """Tell the validation losses (len(VALIDATION_COLUMNS),) after `step` completed steps."""
+        self._log(f"train: step {step}/{self._settings.num_steps}, validation loss {losses[0]:.4f}")
+        names = [VALIDATION_COLUMNS[0], *(f"validation_by_timestep/{name}" for name in BIN_COLUMNS)]
+        values = {name: float(loss) for name, loss in zip(names, losses, strict=True) if np.isfinite(loss)}
+        for name, board in self._boards.items():
+            with self._forgiving(name):
+                board.scalars(step, values)
 
     def picture(self, step: int, picture: npt.NDArray[np.uint8] | None) -> None:
         """Show a picture (H, W, 3), if there is one."""

@@ -42,14 +42,14 @@ def sample_writer(
     return draw_samples
 
 
-def copy_samples(settings: Train, folder: str | Path, out: str | Path) -> None:
-    """Copy what `sample_writer` drew for this training into a new folder.
+def copy_samples(settings: Train, folder: str | Path, out: str | Path, num_steps: int) -> None:
+    """Copy what `sample_writer` drew for this training of `num_steps` into a new folder.
 
     `folder` may hold more: of a training that was longer, or had drawn at other steps.
     """
     Path(out).mkdir()
     every = settings.sample_every_steps
-    for step in range(every, settings.num_steps + 1, every) if every and settings.sample_prompts else ():
+    for step in range(every, num_steps + 1, every) if every and settings.sample_prompts else ():
         shutil.copy(_sample_path(folder, step), out)
 
 

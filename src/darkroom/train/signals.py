@@ -42,6 +42,16 @@ class StopSignal:
 
 
 @contextmanager
+def ends_when_stopped() -> Iterator[None]:
+    """Lets a process whose training has stopped end: all is saved, and a Ctrl-C would meet torch tidying up."""
+    try:
+        yield
+    except Stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise
+
+
+@contextmanager
 def stop_signals() -> Iterator[StopSignal]:
     """Catch STOP_SIGNALS inside the block (only the main thread can); `nohup` keeps its meaning."""
     stop = StopSignal()

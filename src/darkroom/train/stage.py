@@ -1,16 +1,14 @@
 """The train stage: from latent shards to a model folder that diffusers loads."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 
 from darkroom.components.files import component_folder, moved
@@ -18,8 +16,6 @@ from darkroom.components.text_encoders import load_text_encoder
 from darkroom.components.vae import load_vae
 from darkroom.config.pretrained import pretrained_notes
 from darkroom.config.run import Train
-from darkroom.config.shares import DatasetShare
-from darkroom.families.base import ModelSection
 from darkroom.formats.card import CARD_FILE, card
 from darkroom.formats.diffusers import export_pipeline, save_network
 from darkroom.formats.lora import save_lora
@@ -31,15 +27,17 @@ from darkroom.objectives.schedules import half_life_steps
 from darkroom.objectives.training import TrainingObjective
 from darkroom.sample.families import make_family_pipeline
 from darkroom.sample.schedulers import make_scheduler
-from darkroom.store import COMPUTED_IN, replacing, sha256_json
+from darkroom.store import COMPUTED_IN, replacing
 from darkroom.trackers.base import Board
-from darkroom.train.data import LatentCache, SampleSource, joint_null_rate
+from darkroom.train.adaptive import optimizer_notes
+from darkroom.train.averages import KeptAverages
+from darkroom.train.data import SampleSource, joint_null_rate, num_pictures
 from darkroom.train.determinism import deterministic
 from darkroom.train.distributed import Ranks, find_device, find_ranks, wait_for_first
-from darkroom.train.mixed import MixedPlan, Mixture, Share
-from darkroom.train.online import OnlineEncoder
+from darkroom.train.index import INDEX_FILE
+from darkroom.train.inputs import TrainInputs
+from darkroom.train.mixed import MixedPlan
 from darkroom.train.parallel import is_sharded
-from darkroom.train.phases import InitialCheckpoint
 from darkroom.train.plan import parse_uids
 from darkroom.train.precision import resolve_dtype
 from darkroom.train.record import Log, print_line
@@ -48,73 +46,6 @@ from darkroom.train.samples import DrawSamples, drawing_from
 from darkroom.train.signals import Stopped, stop_signals
 from darkroom.train.trainer import Trainer
 from darkroom.train.training import Training, TrainingRun
-
-
-@dataclass(frozen=True)
-class SampleFiles:
-    """The files that samples come from, see `train.data.LatentCache`; tars: see `train.online.OnlineEncoder`.
-
-    owners: where a run has several datasets, the place of each shard's among them.
-    """
-
-    shards: Sequence[tuple[str | Path, str | Path]]
-    null: str | Path
-    expected: Mapping[str, Any] | Sequence[Mapping[str, Any]]
-    tars: Sequence[str | Path] = ()
-    owners: Sequence[int] = ()
-
-    def open(self, components: TrainingComponents, device: torch.device) -> LatentCache | OnlineEncoder:
-        """The samples, read from the cache or encoded on `device`.
-
-        Raises:
-            ValueError: a shard is stale, or no picture is there.
-        """
-        if components.cache.online:
-            return OnlineEncoder(self.shards, self.tars, self.null, self.expected, components, device)
-        return LatentCache(self.shards, self.null, self.expected)
-
-
-@dataclass(frozen=True)
-class TrainInputs:
-    """What the stage reads.
-
-    files: of the cache. components: what made it, exported with the model, and the weights to go on from.
-    model, settings: the run's `model` and `train` sections.
-    priors: uids of DreamBooth's class pictures, half of every batch; None where there are none.
-    initial: the end of the phase before, from whose weights a run without checkpoints begins.
-    datasets: what is asked of each, where there are several.
-    """
-
-    files: SampleFiles
-    components: TrainingComponents
-    model: ModelSection
-    settings: Train
-    seed: int
-    priors: Sequence[str] | None = None
-    initial: InitialCheckpoint | None = None
-    datasets: Sequence[DatasetShare] = ()
-
-    def mixture(self, samples: LatentCache | OnlineEncoder) -> Mixture | None:
-        """Which dataset each sample is of, and their shares; None where there is one dataset."""
-        if not self.datasets:
-            return None
-        shares = [
-            # As it is written: 0.1 is a tenth.
-            Share(of.name, None if of.weight is None else Fraction(str(of.weight)), of.repeats)
-            for of in self.datasets
-        ]
-        owners = np.asarray(self.files.owners)
-        return Mixture(shares, {shape: owners[shards] for shape, shards in samples.shards.items()})
-
-    @property
-    def key(self) -> str:
-        """What all ranks must agree on before they train together."""
-        sections = {"model": self.model, "train": self.settings}
-        options = {name: section.model_dump(mode="json") for name, section in sections.items()}
-        body = {**options, "seed": self.seed, "cache": self.files.expected, "torch": torch.__version__}
-        if self.datasets:
-            body["datasets"] = [share.model_dump(mode="json") for share in self.datasets]
-        return sha256_json(body)[:12]
 
 
 @dataclass(frozen=True)
@@ -134,6 +65,7 @@ class TrainOutputs:
 def train(
     inputs: TrainInputs,
     outputs: TrainOutputs,
+    last_step: int | None = None,
     *,
     draw_samples: DrawSamples | None = None,
     boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
@@ -144,6 +76,8 @@ def train(
 
     Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
 
+    last_step: where it has stopped, of one that was judged on the way; None for `num_steps`.
+
     Returns counts: steps, samples_seen, computed_in (dtype -> steps), num_parameters and the account of the batch
         plan.
     Raises:
@@ -151,40 +85,105 @@ def train(
         RuntimeError: the run directory is in use, the loss is not finite, or a rank is missing or failed.
         Stopped: SIGTERM, SIGUSR1 or Ctrl-C came and all is saved; a SystemExit with code 75.
     """
-    settings, components = inputs.settings, inputs.components
+    how = _How(draw_samples, boards, device, log)
+    with _trained(inputs, outputs.run_dir, how, last_step, outputs.untrained) as done:
+        if done.is_first:
+            done.trainer.history.write(outputs.history, _samples_by_step(done.trainer))
+            done.export(outputs.model)
+    return _counts(done.trainer)
+
+
+def train_until(
+    inputs: TrainInputs,
+    run_dir: str | Path,
+    step: int,
+    model: str | Path,
+    *,
+    draw_samples: DrawSamples | None = None,
+    boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
+    device: str | None = None,
+    log: Log = print_line,
+) -> None:
+    """As `train`, which goes on from here, to a step on the way; writes the averaged pipeline of that step.
+
+    The run directory keeps it too, so that a training which is further has it still.
+
+    Raises:
+        RuntimeError: the training is past that step and has no pipeline of it; or as in `train`.
+    """
+    kept = KeptAverages(run_dir)
+    with _trained(inputs, run_dir, _How(draw_samples, boards, device, log), last_step=step) as done:
+        if done.is_first:
+            if done.trainer.history.num_done == step:
+                kept.keep(step, done.export)
+            kept.copy(step, model)
+
+
+@dataclass(frozen=True)
+class _How:
+    """See `train`."""
+
+    draw_samples: DrawSamples | None
+    boards: Mapping[str, Callable[[], Board]]
+    device: str | None
+    log: Log
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A training that is as far as it should be; `export` writes its averaged pipeline into a folder."""
+
+    trainer: Trainer
+    export: Callable[[str | Path], None]
+
+    @property
+    def is_first(self) -> bool:
+        return self.trainer.run.ranks.is_first
+
+
+@contextmanager
+def _trained(
+    inputs: TrainInputs,
+    run_dir: str | Path,
+    how: _How,
+    last_step: int | None = None,
+    untrained: str | Path | None = None,
+) -> Iterator[_Trained]:
+    """Train to `last_step` or to the last one; in the block ranks have left each other, and the lock is held."""
+    settings, components, log = inputs.settings, inputs.components, how.log
     ranks = _find_ranks(settings)
-    on = find_device(ranks, device)
+    on = find_device(ranks, how.device)
     with ExitStack() as stack:
         stack.enter_context(deterministic(on, settings.num_threads))
         with process_group(ranks, on, inputs.key, log):
-            samples = inputs.files.open(components, on)
-            check = stack.enter_context(_run_lock(outputs.run_dir, ranks, log))
-            settings = resolve_dtype(settings, outputs.run_dir, ranks, on, log)
+            opened = inputs.files.open(components, on, ranks, Path(run_dir) / INDEX_FILE)
+            samples, held_out = inputs.split(opened)
+            check = stack.enter_context(_run_lock(run_dir, ranks, log))
+            settings = resolve_dtype(settings, run_dir, ranks, on, log)
             if ranks.is_first:
                 _describe(settings, samples, components, log)
+                if held_out is not None:
+                    log(f"train: {num_pictures(held_out)} pictures are held out, and never trained on")
             stop = stack.enter_context(stop_signals())  # one that comes during the export lets it finish
-            model, average = _initial_models(inputs, settings, samples, ranks, on)
-            if ranks.is_first:
-                _write_network(average, outputs.untrained)
+            model, average = _initial_models(inputs, settings, opened, ranks, on)
+            if ranks.is_first and untrained is not None:
+                _write_network(average, untrained)
             wait_for_first(ranks)
             if stop.received:
                 raise Stopped(0)
             in_pipeline = partial(_pipeline, components, make_scheduler(settings, _mean_pixels(samples)))
-            on_sample = draw_samples and drawing_from(in_pipeline, draw_samples)
+            on_sample = how.draw_samples and drawing_from(in_pipeline, how.draw_samples)
             priors = None if inputs.priors is None else parse_uids(list(inputs.priors))
             trainer = Trainer(
                 Training(
                     *(samples, model, average, settings, inputs.seed, priors, inputs.initial),
-                    inputs.mixture(samples),
+                    *(inputs.mixture(samples), held_out),
                 ),
-                TrainingRun(outputs.run_dir, ranks, log, on_sample, check, boards),
+                TrainingRun(run_dir, ranks, log, on_sample, check, how.boards),
             )
             _tell_shares(trainer, log)
-            history = trainer.train()
-        if ranks.is_first:
-            history.write(outputs.history, _samples_by_step(trainer))
-            _export(in_pipeline(average.cpu()), average, settings, outputs.model)
-    return _counts(trainer)
+            trainer.train(last_step)
+        yield _Trained(trainer, lambda folder: _export(in_pipeline(average.cpu()), average, settings, folder))
 
 
 def _initial_models(
@@ -239,15 +238,21 @@ def _counts(trainer: Trainer) -> dict[str, Any]:
         "steps": num_done,
         "samples_seen": num_trained * settings.global_batch_size,
         **({"steps_skipped": num_done - num_trained} if num_trained < num_done else {}),
+        **_held_out_counts(trainer),
         COMPUTED_IN: {settings.dtype: num_done},
         "num_parameters": sum(p.numel() for p in trainer.training.model.parameters()),
-        **trainer.plan.account(settings.num_steps),
+        **trainer.plan.account(num_done),
         **(
             {}
             if initial is None
             else {"steps_before": initial.num_steps, "samples_before": initial.num_samples}
         ),
     }
+
+
+def _held_out_counts(trainer: Trainer) -> dict[str, int]:
+    held_out = trainer.training.held_out
+    return {} if held_out is None else {"held_out": num_pictures(held_out)}
 
 
 @contextmanager
@@ -276,6 +281,8 @@ def _describe(settings: Train, cache: SampleSource, components: TrainingComponen
         folders = (component_folder(part) for part in (components.pretrained, components.vae))
         for note in pretrained_notes(settings.objective.prediction, *folders):
             log(f"train: note: {note}")
+    for note in optimizer_notes(settings):
+        log(f"train: note: {note}")
     log(f"train: {TrainingObjective(settings).describe(list(cache.uids))}")
     log(
         f"train: {joint_null_rate(settings.caption_dropout, settings.encoder_dropout):.2%} of the samples show no"
@@ -289,9 +296,8 @@ def _describe(settings: Train, cache: SampleSource, components: TrainingComponen
 
 def _mean_pixels(cache: SampleSource) -> float:
     """Of the pictures as they are trained on."""
-    areas = {shape: shape[0] * shape[1] for shape in cache.uids}
-    counts = {shape: len(uids) for shape, uids in cache.uids.items()}
-    return sum(areas[shape] * counts[shape] for shape in areas) / max(1, sum(counts.values()))
+    pixels = sum(width * height * len(uids) for (width, height), uids in cache.uids.items())
+    return pixels / max(1, num_pictures(cache))
 
 
 def _export(pipeline: Any, average: Denoiser, settings: Train, folder: str | Path) -> None:

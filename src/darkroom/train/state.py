@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from darkroom.train.adaptive import group_state, load_group_state
 from darkroom.train.checkpoint import LoadedCheckpoint
 from darkroom.train.parallel import shard_like
 from darkroom.train.record import History
 from darkroom.train.sharded_tensors import ShardedTensors
 
-_MODULES, _HISTORY = ("weights", "ema"), "history"
+_MODULES, _HISTORY, _GROUPS = ("weights", "ema"), "history", "groups"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class TrainState:
                     # bitsandbytes counts steps in a plain number.
                     is_tensor = isinstance(value, torch.Tensor)
                     tensors[f"{key}/{name}"] = value if is_tensor else torch.tensor(value)
+        for place, optimizer in enumerate(self.optimizers):
+            tensors |= {f"{_GROUPS}/{place}.{name}": t for name, t in group_state(optimizer).items()}
         return tensors | {_HISTORY: self.history.done()}
 
     def restore(self, saved: LoadedCheckpoint) -> None:
@@ -47,7 +50,8 @@ class TrainState:
     def load(self, saved: LoadedCheckpoint, with_moments: bool = True) -> None:
         """Take weights, average and moments from a checkpoint, each rank's shards where they are sharded.
 
-        A weight whose moments are not there starts without.
+        A weight whose moments are not there starts without. Weights of Schedule-Free without its moments are the
+        averaged ones: those that it trains are between these and what it has taken steps from.
 
         Raises:
             RuntimeError, KeyError: the checkpoint is of another model.
@@ -56,14 +60,20 @@ class TrainState:
         for name in saved.tensors:
             kind, _, rest = name.partition("/")
             kinds.setdefault(kind, set()).add(rest)
-        for module, kind in zip((self.model, self.average), _MODULES, strict=True):
+        is_average = not with_moments and any(name.endswith(".weight_sum") for name in kinds.get(_GROUPS, ()))
+        sources = ("ema", "ema") if is_average else _MODULES
+        for module, kind in zip((self.model, self.average), sources, strict=True):
             like = module.state_dict()
             module.load_state_dict(
                 {name: shard_like(saved.tensors, f"{kind}/{name}", like.get(name)) for name in kinds[kind]}
             )
         if with_moments:
-            moments = {k: names for k, names in kinds.items() if k not in (*_MODULES, _HISTORY)}
+            moments = {k: names for k, names in kinds.items() if k not in (*_MODULES, _HISTORY, _GROUPS)}
             self._load_moments(saved.tensors, moments)
+            for place, optimizer in enumerate(self.optimizers):
+                mine = [name for name in kinds.get(_GROUPS, ()) if name.startswith(f"{place}.")]
+                values = {n.removeprefix(f"{place}."): saved.tensors[f"{_GROUPS}/{n}"] for n in mine}
+                load_group_state(optimizer, values)
 
     def _load_moments(self, saved: ShardedTensors, moments: dict[str, set[str]]) -> None:
         names = {weight: name for name, weight in self.model.named_parameters()}

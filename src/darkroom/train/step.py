@@ -13,6 +13,7 @@ from darkroom.config.run import Train
 from darkroom.objectives.schedules import learning_rate
 from darkroom.objectives.training import TrainingObjective
 from darkroom.precision import resolve
+from darkroom.train.adaptive import averaged_weights, prodigy, schedule_free
 from darkroom.train.loader import TrainBatch
 from darkroom.train.muon import Muon
 from darkroom.train.parallel import accumulating, compute_device, full, local
@@ -51,16 +52,16 @@ def make_optimizers(model: nn.Module, settings: Train) -> list[torch.optim.Optim
 
     With `optimizer: adamw8bit` the moments of weights with 4096 numbers or more have 8 bits (Dettmers et al. 2021,
     arXiv 2110.02861). With `optimizer: muon` the matrices that map tokens to tokens inside the blocks go to Muon
-    (kellerjordan.github.io/posts/muon), whose updates are made orthogonal. Each parameter group keeps its highest
-    learning rate as `peak`.
+    (kellerjordan.github.io/posts/muon), whose updates are made orthogonal. For `prodigy` and `schedulefree` see
+    `train.adaptive`. Each parameter group keeps its highest learning rate as `peak`.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if settings.optimizer == "muon" and _is_inner(name, p)]
     taken = {id(p) for p in inner}
-    rest = [p for _, p in named if id(p) not in taken]
+    rest = [(name, p) for name, p in named if id(p) not in taken]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in rest if not _is_vector(name, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in rest if _is_vector(name, p)], "weight_decay": 0.0},
     ]
     optimizers = [_adamw(groups, settings)]
     if inner:
@@ -78,12 +79,21 @@ def _adamw(groups: list[dict[str, Any]], settings: Train) -> torch.optim.Optimiz
         "betas": settings.betas,
         "eps": settings.epsilon,
     }
+    check_optimizer(settings.optimizer)
     if settings.optimizer == "adamw8bit":
-        check_optimizer(settings.optimizer)
         from bitsandbytes.optim import AdamW8bit
 
         return AdamW8bit(groups, **options)
+    if settings.optimizer == "prodigy":
+        return prodigy(groups, options, settings.num_warmup_steps > 0)
+    if settings.optimizer == "schedulefree":
+        return schedule_free(groups, options)
     return torch.optim.AdamW(groups, **options, fused=True)
+
+
+def _is_vector(name: str, parameter: torch.Tensor) -> bool:
+    # DoRA's magnitudes of a convolution have its four dimensions.
+    return parameter.ndim < 2 or "lora_magnitude_vector" in name
 
 
 def _is_inner(name: str, parameter: torch.Tensor) -> bool:
@@ -148,14 +158,15 @@ class Stepper:
             with accumulating(self.model, part is not parts[-1]):
                 losses, timestep = self.losses(batch, part)
                 (losses.sum() * self._scale).backward()
-            _measure(measures, losses.detach(), timestep)
+            add_measures(measures, losses.detach(), timestep)
         measures[1] = self._clip()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         weight = ema_weight(self.num_steps_before + batch.step, self.settings.ema_decay)
         with torch.no_grad():  # or the average would remember every step's graph
-            torch._foreach_lerp_(local(self._averages), local(self._weights), weight)
+            weights = averaged_weights(self.optimizers, self._weights)
+            torch._foreach_lerp_(local(self._averages), local(weights), weight)
         return measures
 
     def skipped(self) -> torch.Tensor:
@@ -174,20 +185,7 @@ class Stepper:
 
     def losses(self, batch: TrainBatch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """(losses (b,), timesteps (b,)), float32, of part of a batch."""
-        device = self.device
-        latents, noise = (
-            t[part].to(device, torch.float32, non_blocking=True) for t in (batch.latents, batch.noise)
-        )
-        conditioning = batch.conditioning[part].to(device)
-        normal = batch.timestep_normal[part].to(device, non_blocking=True)
-        level = self.objective.levels(normal, batch.bucket)
-        noisy = self.objective.noisy(latents, noise, level)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._in_bfloat16):
-            output = self.model(noisy, level.timestep, conditioning)
-        losses = self.objective.losses(output, latents, noise, level)
-        if batch.weights is not None:
-            losses = losses * batch.weights[part].to(device, non_blocking=True)
-        return losses, level.timestep
+        return sample_losses(self.model, self.objective, batch, part, self.device, self._in_bfloat16)
 
     def _clip(self) -> torch.Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]
@@ -205,8 +203,32 @@ class Stepper:
         return norm
 
 
-def _measure(measures: torch.Tensor, losses: torch.Tensor, timestep: torch.Tensor) -> None:
-    """Add a microbatch's losses (b,) to the measures of its step."""
+def sample_losses(
+    model: nn.Module,
+    objective: TrainingObjective,
+    batch: TrainBatch,
+    part: slice,
+    device: torch.device,
+    in_bfloat16: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(losses (b,), timesteps (b,)), float32, of a model for part of a batch, on the model's device."""
+    latents, noise = (
+        t[part].to(device, torch.float32, non_blocking=True) for t in (batch.latents, batch.noise)
+    )
+    conditioning = batch.conditioning[part].to(device)
+    normal = batch.timestep_normal[part].to(device, non_blocking=True)
+    level = objective.levels(normal, batch.bucket)
+    noisy = objective.noisy(latents, noise, level)
+    with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
+        output = model(noisy, level.timestep, conditioning)
+    losses = objective.losses(output, latents, noise, level)
+    if batch.weights is not None:
+        losses = losses * batch.weights[part].to(device, non_blocking=True)
+    return losses, level.timestep
+
+
+def add_measures(measures: torch.Tensor, losses: torch.Tensor, timestep: torch.Tensor) -> None:
+    """Add the losses (b,) of samples with these timesteps (b,) to measures (NUM_MEASURES,), in place."""
     bins = (timestep * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
     # A product with the one-hot bins, because adding by index is not deterministic on a GPU.
     chosen = torch.nn.functional.one_hot(bins, NUM_BINS).to(torch.float64)

@@ -14,6 +14,7 @@ from darkroom.train.signals import Stopped, stop_signals
 from darkroom.train.state import TrainState, saved_history
 from darkroom.train.step import Stepper, make_optimizers
 from darkroom.train.training import Training, TrainingRun
+from darkroom.train.validation import Validator
 
 
 class Trainer:
@@ -35,16 +36,19 @@ class Trainer:
         self.history = History(self.settings, run.ranks)
         self.state = TrainState(self.model.model, self.model.average, optimizers, self.history)
 
-    def train(self) -> History:
-        """Train to the last step; returns the history of all steps since step 0.
+    def train(self, last_step: int | None = None) -> History:
+        """Train to `last_step`, None: to `num_steps`; returns the history of all steps since step 0.
+
+        It may be further already, where a checkpoint is; what comes after `last_step` goes on from there.
 
         Raises:
             RuntimeError: the loss is not finite, or another rank failed.
             Stopped: a signal came and all is saved; a SystemExit with code 75.
         """
+        last_step = self.settings.num_steps if last_step is None else last_step
         self._restore()
-        if self.history.num_done < self.settings.num_steps:
-            self._go_on()
+        if self.history.num_done < last_step:
+            self._go_on(last_step)
         with self.model.whole_average():
             return self.history
 
@@ -65,8 +69,8 @@ class Trainer:
         """Why a checkpoint of the run directory is none of this training, or ""."""
         return self.history.why_not(saved_history(read_checkpoint(folder)))
 
-    def _go_on(self) -> None:
-        """The steps that are left: batch, step, record, save."""
+    def _go_on(self, last_step: int) -> None:
+        """The steps that are left until then: batch, step, record, save."""
         training, settings, ranks = self.training, self.settings, self.run.ranks
         steps_before = 0 if training.initial is None else training.initial.num_steps
         state = self.state
@@ -80,18 +84,20 @@ class Trainer:
         )
         batches = BatchMaker(training.samples, self.plan, settings, training.seed, ranks)
         vote, seen = StopVote(ranks), find_samples_seen(self.run.folder, ranks)
-        outputs = Outputs(self.model, state, settings, self.run)
+        held_out = training.held_out
+        validator = None if held_out is None else Validator(held_out, settings, ranks)
+        outputs = Outputs(self.model, state, settings, self.run, last_step, validator)
         with stop_signals() as stop, outputs:
             if ranks.world_size > 1 and not self.model.is_sharded:
                 stepper.warm_up(batches.make(0))
-            with Loader(batches, self.history.num_done, stepper.device.type == "cuda") as loader:
+            with Loader(batches, self.history.num_done, last_step, stepper.device.type == "cuda") as loader:
                 for batch in loader:
                     step = batch.step + 1
                     is_skipped = step in settings.skip_steps
                     self.history.add(stepper.skipped() if is_skipped else stepper.step(batch))
                     if seen is not None and not is_skipped:
                         seen.add(batch)
-                    is_stopped = vote.count(stop.received) and step < settings.num_steps
+                    is_stopped = vote.count(stop.received) and step < last_step
                     outputs.after(step, is_stopped, loader.seconds_waited)
                     if is_stopped:
                         if ranks.is_first:

@@ -32,6 +32,7 @@ class Training:
     priors: uids (n, 2) of DreamBooth's class pictures, half of every batch; None where there are none.
     initial: the end of the phase before, from whose weights a training without checkpoints begins.
     mixture: which datasets the pictures are of, and what share each has; None where there is one.
+    held_out: the pictures of `settings.validation`, which are not among `samples`.
     """
 
     samples: SampleSource
@@ -42,6 +43,7 @@ class Training:
     priors: UInts | None = None
     initial: InitialCheckpoint | None = None
     mixture: Mixture | None = None
+    held_out: SampleSource | None = None
 
 
 @dataclass(frozen=True)

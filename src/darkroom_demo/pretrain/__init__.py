@@ -1,13 +1,14 @@
-"""How the demo world's components were pretrained: a VAE, a CLIP and a captioner, each in minutes on a CPU."""
+"""How the demo world's components were pretrained, each in minutes on a CPU: a VAE, a CLIP, a captioner and a
+judge of watermarks."""
 
 from pathlib import Path
 from typing import Any
 
-COMPONENTS = ("vae", "clip", "captioner")
+COMPONENTS = ("vae", "clip", "captioner", "watermark")
 
 
 def train_all(out: str | Path, only: str = "", num_threads: int = 1) -> dict[str, dict[str, float]]:
-    """Train the components from scratch into `out`/vae, `out`/clip and `out`/captioner.
+    """Train the components from scratch into `out`/vae, `out`/clip and so on.
 
     Args:
         out: a folder; what lies there under these names is replaced.
@@ -25,7 +26,13 @@ def train_all(out: str | Path, only: str = "", num_threads: int = 1) -> dict[str
     from darkroom_demo.pretrain.captioner import train_captioner
     from darkroom_demo.pretrain.clip import train_clip
     from darkroom_demo.pretrain.vae import train_vae
+    from darkroom_demo.pretrain.watermark import train_watermark
 
-    trainers: dict[str, Any] = {"vae": train_vae, "clip": train_clip, "captioner": train_captioner}
+    trainers: dict[str, Any] = {
+        "vae": train_vae,
+        "clip": train_clip,
+        "captioner": train_captioner,
+        "watermark": train_watermark,
+    }
     chosen = [only] if only else COMPONENTS
     return {name: trainers[name](Path(out) / name, threads=num_threads) for name in chosen}

@@ -1,4 +1,4 @@
-"""What `captioners.server` is made of: the API's words, the client, the journal, and the server's process."""
+"""What captioners of the kind `server` are made of: options, the API's words, the client, the server's process."""
 
 from urllib.parse import urlsplit
 

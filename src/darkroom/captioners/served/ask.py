@@ -1,7 +1,6 @@
-"""Asks a server about the pictures of a part: many requests under way at once, each answer kept as it comes."""
+"""Asks a server about what is in a part: many requests under way at once, each answer kept as it comes."""
 
 import asyncio
-import io
 import logging
 import subprocess
 import time
@@ -9,61 +8,52 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from PIL import Image
-
-from darkroom.captioners.base import Pictures, Wanted
-from darkroom.captioners.served.chat import Failed, request_body
+from darkroom.captioners.base import Request, Subjects, Wanted
+from darkroom.captioners.journal import Journal, Key
+from darkroom.captioners.served.chat import Answer, Failed, request_body
 from darkroom.captioners.served.client import Client, Endpoint, Patience
-from darkroom.captioners.served.journal import Journal, Key
 from darkroom.captioners.served.process import tail
 
-_JPEG_QUALITY = 95
 _READERS = 2
 _READY_EVERY_S = 0.2
 _NUM_LOGGED = 20  # failures of a part
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Question:
-    """How a caption is asked for. options: (uid, try) -> all of a request but its message."""
+class Messages(Protocol):
+    """How what is asked about is shown to a server."""
 
-    prompt: str
-    options: Callable[[str, int], Mapping[str, Any]]
+    def shown(self, subjects: Any, place: int) -> Any:
+        """What all requests about one of a part are made of; called on another thread.
+
+        Raises:
+            ValueError: it cannot be read; names its uid.
+        """
+
+    def content(self, request: Request, shown: Any) -> Any:
+        """The message of a request, as the API has it: a text, or a list of a text and a picture."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked about pictures.
+    """What is asked.
 
     Args:
         of: name of a caption -> how it is asked for.
-        detail: how closely the picture is looked at; None: not said.
-        max_side_px: pictures with a longer side are reduced.
+        options: (a caption, uid, try) -> all of a request but its message.
+        messages: what that says.
     """
 
-    of: Mapping[str, Question]
-    detail: str | None
-    max_side_px: int
+    of: Mapping[str, Request]
+    options: Callable[[Request, str, int], Mapping[str, Any]]
+    messages: Messages
 
-    def jpeg(self, pictures: Pictures, place: int) -> bytes:
-        """What is sent of a picture: the stored JPEG, where that is small enough."""
-        content = pictures.jpeg(place)
-        with Image.open(io.BytesIO(content), formats=["JPEG"]) as stored:
-            if max(stored.size) <= self.max_side_px:
-                return content
-        image = pictures.image(place)
-        image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
-        reduced = io.BytesIO()
-        image.save(reduced, "JPEG", quality=_JPEG_QUALITY)
-        return reduced.getvalue()
-
-    def body(self, name: str, uid: str, attempt: int, jpeg: bytes) -> bytes:
-        """The request for a caption of a picture."""
-        question = self.of[name]
-        return request_body(question.options(uid, attempt), question.prompt, jpeg, self.detail)
+    def body(self, name: str, uid: str, attempt: int, shown: Any) -> bytes:
+        """The request for a caption."""
+        request = self.of[name]
+        return request_body(self.options(request, uid, attempt), self.messages.content(request, shown))
 
 
 class Guard:
@@ -80,9 +70,10 @@ class Guard:
         while not await client.is_ready():
             self.refuse_ended()
             if time.monotonic() > end:
+                section, url = self._endpoint.section, self._endpoint.url
                 raise ValueError(
-                    f"recaption.command: took no requests at {self._endpoint.url} within {self._timeout_s:g} s"
-                    f" (recaption.requests.start_timeout_s){self._last_lines()}"
+                    f"{section}.command: took no requests at {url} within {self._timeout_s:g} s"
+                    f" ({section}.requests.start_timeout_s){self._last_lines()}"
                 )
             await asyncio.sleep(_READY_EVERY_S)
         self.refuse_ended()
@@ -91,7 +82,9 @@ class Guard:
         """Raises ValueError where it has ended."""
         status = self._process.poll()
         if status is not None:
-            raise ValueError(f"recaption.command: ended with status {status}{self._last_lines()}")
+            raise ValueError(
+                f"{self._endpoint.section}.command: ended with status {status}{self._last_lines()}"
+            )
 
     def _last_lines(self) -> str:
         return f". Its last lines:\n{self._endpoint.without_key(tail(self._log))}"
@@ -101,9 +94,9 @@ async def ask_all(
     endpoint: Endpoint,
     guard: Guard | None,
     questions: Questions,
-    pictures: Pictures,
+    subjects: Subjects,
     wanted: Wanted,
-    journal: Journal,
+    journal: Journal[Answer],
 ) -> dict[Key, Failed]:
     """Have the journal hold an answer to everything that is wanted.
 
@@ -118,7 +111,7 @@ async def ask_all(
         async with Client(endpoint) as client:
             if guard is not None:
                 await guard.wait(client)
-            asking = _Asking(Patience(endpoint), client, questions, pictures, wanted, journal)
+            asking = _Asking(Patience(endpoint), client, questions, subjects, wanted, journal)
             tasks = asking.tasks(readers, concurrency)
             try:
                 await asyncio.gather(*tasks)
@@ -137,26 +130,27 @@ async def ask_all(
 
 @dataclass
 class _Asking:
-    """Reads pictures ahead and asks about them, on many tasks."""
+    """Reads ahead what is asked about, and asks, on many tasks."""
 
     patience: Patience
     client: Client
     questions: Questions
-    pictures: Pictures
+    subjects: Subjects
     wanted: Wanted
-    journal: Journal
+    journal: Journal[Answer]
     failed: dict[Key, Failed] = field(default_factory=dict)
 
     def tasks(self, readers: ThreadPoolExecutor, concurrency: int) -> list["asyncio.Task[None]"]:
         """What does all of it: one task that reads, and as many that ask as requests may be under way."""
-        ready: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(concurrency)
+        ready: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue(concurrency)
         places: Iterator[int] = iter(self.wanted.names)
         loop = asyncio.get_running_loop()
 
         async def read() -> None:
             for place in places:
-                jpeg = await loop.run_in_executor(readers, self.questions.jpeg, self.pictures, place)
-                await ready.put((place, jpeg))
+                look = self.questions.messages.shown
+                shown = await loop.run_in_executor(readers, look, self.subjects, place)
+                await ready.put((place, shown))
 
         async def read_all() -> None:
             await asyncio.gather(*(read() for _ in range(_READERS)))
@@ -169,14 +163,14 @@ class _Asking:
 
         return [loop.create_task(work) for work in (read_all(), *(ask() for _ in range(concurrency)))]
 
-    async def _ask(self, place: int, jpeg: bytes) -> None:
-        """The requests about a picture one after another: the second finds what the server read for the first."""
-        uid, attempt = self.pictures.uids[place], self.wanted.attempt
+    async def _ask(self, place: int, shown: Any) -> None:
+        """The requests about one picture in turn: the second finds what the server read for the first."""
+        uid, attempt = self.subjects.uids[place], self.wanted.attempt
         for name in self.wanted.names[place]:
             key = (place, name, attempt)
             if key in self.journal.answers:
                 continue
-            found = await self.client.ask(self.questions.body(name, uid, attempt, jpeg))
+            found = await self.client.ask(self.questions.body(name, uid, attempt, shown))
             if isinstance(found, Failed):
                 self.failed[key] = found
                 if len(self.failed) <= _NUM_LOGGED:
@@ -184,6 +178,6 @@ class _Asking:
                         "picture %s: no %s caption: %s", uid, name, f"{found.word} {found.detail}".strip()
                     )
             else:
-                self.journal.keep(key, found)
-            self.pictures.tell(1)
+                self.journal.keep({key: found})
+            self.subjects.tell(1)
             self.patience.add(found)

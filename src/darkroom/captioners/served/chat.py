@@ -1,10 +1,9 @@
-"""The chat completions API as servers of many makes speak it: a request with a picture, and what an answer says.
+"""The chat completions API as servers of many makes speak it: a request, and what an answer says.
 
 https://platform.openai.com/docs/api-reference/chat. An answer is read as what anybody may have written: whatever
 it is, it ends as an `Answer` or as a `Failed` with one word.
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,12 +59,8 @@ class Failed:
         return int(self.word.removeprefix("http_")) if self.word.startswith("http_") else 0
 
 
-def request_body(options: Mapping[str, Any], prompt: str, jpeg: bytes, detail: str | None) -> bytes:
-    """A request's JSON. The picture comes before the words, so that servers read it once for several prompts."""
-    image: dict[str, str] = {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()}
-    if detail is not None:
-        image["detail"] = detail
-    content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": prompt}]
+def request_body(options: Mapping[str, Any], content: Any) -> bytes:
+    """A request's JSON. content: of the one message, words alone or with a picture."""
     return json.dumps({**options, "messages": [{"role": "user", "content": content}]}).encode()
 
 

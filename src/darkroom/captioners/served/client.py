@@ -47,6 +47,7 @@ class Endpoint:
         timeout_s: longest wait for a whole answer, seconds.
         num_retries: more tries of a request after a failure that may pass.
         max_bytes: longest answer.
+        section: what a dataset calls the section with these options, for messages.
     """
 
     url: str
@@ -56,6 +57,7 @@ class Endpoint:
     timeout_s: float
     num_retries: int
     max_bytes: int
+    section: str
 
     def without_key(self, text: str) -> str:
         """`text` without the key, which a server may repeat."""
@@ -176,10 +178,11 @@ class Patience:
         last, variable = self._last, self._endpoint.key_variable
         said = f" ({last.detail})" if last.detail else ""
         waits = f", and asks for a pause of {last.wait_s:.0f} s" if last.wait_s else ""
+        unnamed = f", as {self._endpoint.section}.requests.key_variable names none"
         key = f"the key of the environment variable {variable}" if variable else "no key"
         return ServerError(
             f"{self._endpoint.url}: {which} ended as {last.word}{said}{waits}; they were sent with {key}"
-            f"{'' if variable else ', as recaption.requests.key_variable names none'}. What was answered before is"
+            f"{'' if variable else unnamed}. What was answered before is"
             " kept, and the next job goes on from there"
         )
 

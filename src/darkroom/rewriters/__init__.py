@@ -1,0 +1,1 @@
+"""What writes captions of captions, one file each; `rewriters.table` brings them together."""
