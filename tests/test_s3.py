@@ -12,7 +12,7 @@ import boto3
 import polars as pl
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
+from s3_server import REMOVED, environment_of, running_server
 from test_remote_lists import ROWS, content_of, listed, source_of
 
 from darkroom.config.dataset import parse_source
@@ -25,24 +25,18 @@ BUCKET = "lists"
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a server of S3 on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty bucket, and the environment that leads s3fs to it as a user's does."""
     urllib.request.urlopen(f"{server}/moto-api/reset", data=b"").close()
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+    for name in REMOVED:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in environment_of(server).items():
+        monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
