@@ -4,6 +4,7 @@ CHAIN, HERE = "test_chain.py::test_", "test_docs.py::test_"
 SET_UP = f"{HERE}the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use"
 MAKE = f"{HERE}make_runs_what_the_tests_run"
 PUBLISH = "test_publish.py::test_publishing_a_finished_run_leaves_a_clone_that_anybody_can_check"
+PUSH = "test_push.py::test_a_finished_run_is_pushed_with_a_card_of_its_manifests"
 PUBLISHED = f"{HERE}a_published_result_is_checked_in_a_clone_without_its_data"
 MEASURE = "test_measure_command.py::test_the_commands_of_the_docs_judge_what_darkroom_sample_drew"
 AUDIT = "test_audit.py::test_the_commands_of_the_docs_show_scores_draw_a_sample_and_judge_its_labels"
@@ -90,6 +91,7 @@ COMMANDS = {
     "darkroom export sd14-lora --format single_file": EXPORT,
     "darkroom export sd14-lora --format lora_kohya --dtype float32 --out circles.safetensors": EXPORT,
     "darkroom export sd14-lora --format gguf": EXPORT,
+    "darkroom push demo OWNER/NAME --public --license apache-2.0": PUSH,
     "darkroom compare demo longer": "test_evaluate_stage.py::test_two_runs_are_compared_by_prompt_and_unequal_"
     "protocols_are_refused",
     "snakemake report": RUN,

@@ -42,7 +42,7 @@ FLOORS = (
     {"report", "watch", "measuring"},
     {"stages"},
     {"publish"},
-    {"retry", "trace", "all_runs"},
+    {"retry", "trace", "all_runs", "push"},
     {"audit"},
     {"cli"},
 )

@@ -14,6 +14,7 @@ from darkroom.draw.command import draw
 from darkroom.export import export
 from darkroom.kinds import installed, not_installed
 from darkroom.measuring.command import measure
+from darkroom.push.command import push
 from darkroom.refused import refused
 from darkroom.trace import commands as tracing
 
@@ -26,6 +27,7 @@ app.command()(measure)
 app.command()(draw)
 app.command()(audit)
 app.command()(export)
+app.command()(push)
 app.command()(report)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):

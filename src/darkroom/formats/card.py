@@ -6,6 +6,8 @@ from darkroom.config.run import Sampling
 from darkroom.families.table import family_of
 
 CARD_FILE = "README.md"
+# What the card calls the place that it lies in.
+_PLACE = "THIS FOLDER"
 
 _CARD = """---
 library_name: diffusers
@@ -19,7 +21,7 @@ pipeline_tag: text-to-image
 ```python
 from diffusers import {loader}
 
-pipeline = {loader}.from_pretrained("THIS FOLDER"{trust})
+pipeline = {loader}.from_pretrained("{place}"{trust})
 picture = pipeline("a prompt", {options}).images[0]
 ```
 """
@@ -42,8 +44,14 @@ def card(pipeline: Any, sampling: Sampling) -> str:
     length = options.get("max_sequence_length")
     found = _CARD.format(
         title=family.title[0].upper() + family.title[1:],
+        place=_PLACE,
         loader="DiffusionPipeline" if is_own else name,
         trust=", trust_remote_code=True" if is_own else "",
         options=", ".join(f"{key}={value!r}" for key, value in options.items() if value != ""),
     )
     return found + (_TOKENS.format(length=length) if length else "")
+
+
+def usage(card_text: str, source: str) -> str:
+    """What a folder's README says of drawing, for the same model at `source`, such as a repository's name."""
+    return card_text.partition("\n# ")[2].partition("\n")[2].strip().replace(_PLACE, source)

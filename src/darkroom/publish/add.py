@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from darkroom.config import ConfigError, load_project
+from darkroom.config import ConfigError, Project, load_project
 from darkroom.publish.bundle import bundle_path, bundle_texts, missing_copies, write_bundle
 from darkroom.publish.dvclock import PIPELINE
 from darkroom.publish.listed import CHOICE, published_runs
@@ -38,11 +38,7 @@ def publish(run: str, key: Path | None = None) -> list[str]:
         ValueError: it is not finished, cannot be recorded or cannot be signed; says why.
     """
     project = load_project(run)
-    absent = [stage for stage in STAGES if stage not in current_stages(project)]
-    if absent:
-        raise ValueError(
-            f"{run} is not finished: {problems(project, absent[0])[0]}; run `snakemake --config run={run}` first"
-        )
+    require_finished(project)
     told = []
     if run not in published_runs():
         path = Path("config") / CHOICE
@@ -58,6 +54,20 @@ def publish(run: str, key: Path | None = None) -> list[str]:
     if key is not None:
         told.append(f"{sign(bundle_path(run), key)} signed")
     return told
+
+
+def require_finished(project: Project) -> None:
+    """Refuse a run of which a stage is missing or not current.
+
+    Raises:
+        ValueError: names the first such stage.
+    """
+    run, current = project.name, current_stages(project)
+    absent = [stage for stage in STAGES if stage not in current]
+    if absent:
+        raise ValueError(
+            f"{run} is not finished: {problems(project, absent[0])[0]}; run `snakemake --config run={run}` first"
+        )
 
 
 def write_generated() -> list[str]:

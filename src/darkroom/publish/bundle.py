@@ -149,6 +149,15 @@ def stages_once(project: Project) -> list[tuple[Project, str]]:
     return list({stage_name(phase, stage): (phase, stage) for phase, stage in chain_of(project)}.values())
 
 
+def stages_by_card_name(project: Project) -> dict[str, tuple[Project, str]]:
+    """The stages that a card tells of, by what it calls them: `train`, and of several datasets `download/NAME`."""
+    own = {}
+    for of, stage in stages_once(project):
+        is_shared = len(members(project, stage)) > 1
+        own[f"{stage}/{of.dataset_name}" if is_shared else stage] = (of, stage)
+    return own
+
+
 def _texts(project: Project, digests: Mapping[str, str]) -> dict[Path, str]:
     """Card and bundle; `digests` are those of the copies, by path."""
     path, card = bundle_path(project.name), _card(project)
@@ -162,10 +171,7 @@ def _texts(project: Project, digests: Mapping[str, str]) -> dict[Path, str]:
 
 def _card(project: Project) -> str:
     """The card of the copies that are here."""
-    own = {}
-    for of, stage in stages_once(project):
-        is_shared = len(members(project, stage)) > 1
-        own[f"{stage}/{of.dataset_name}" if is_shared else stage] = stage_name(of, stage)
+    own = {name: stage_name(of, stage) for name, (of, stage) in stages_by_card_name(project).items()}
     manifests = {stage: _read(tracked_path(name, "manifest.json")) for stage, name in own.items()}
     return card_text(project, manifests, _read(tracked_path(own["evaluate"], "metrics.json")))
 

@@ -1,6 +1,7 @@
-"""The model card of a published run, written from its manifests and metrics alone."""
+"""The model card of a run, written from its manifests and metrics alone."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -9,11 +10,26 @@ from darkroom.config import Project
 from darkroom.report.table import results_markdown
 from darkroom.store import sha256_json
 
-_HEAD = {"library_name": "diffusers", "pipeline_tag": "text-to-image", "tags": ["darkroom"]}
+_HEAD = {"pipeline_tag": "text-to-image", "tags": ["darkroom"]}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a card says beside what the manifests do.
+
+    head: more of the metadata. usage: Markdown on drawing with it. files: those beside the card -> their SHA-256.
+    """
+
+    head: Mapping[str, str] = field(default_factory=lambda: {"library_name": "diffusers"})
+    usage: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def card_text(
-    project: Project, manifests: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]
+    project: Project,
+    manifests: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    shown: Shown = Shown(),
 ) -> str:
     """Markdown with the metadata that the Hugging Face Hub reads.
 
@@ -21,18 +37,22 @@ def card_text(
         project: the run.
         manifests: stage -> its manifest; of several datasets stage/dataset.
         metrics: the content of metrics.json.
+        shown: what is said beside.
     """
+    beside = "" if shown.files else ", which the bundle beside this card holds in turn"
     pieces = [
-        f"---\n{yaml.safe_dump(_HEAD, sort_keys=False)}---\n",
+        f"---\n{yaml.safe_dump({**shown.head, **_HEAD}, sort_keys=False)}---\n",
         f"# {project.name}\n",
         f"{project.run.description}.\n" if project.run.description else "",
+        f"## Draw with it\n\n{shown.usage}\n" if shown.usage else "",
         "## Scores\n",
         results_markdown(metrics) + "\n" + _protocol(metrics),
         "## Made from\n",
         _table(_facts(project, manifests)),
         "## Digests\n",
-        "SHA-256 of what the manifests name, which the bundle beside this card holds in turn.\n",
+        f"SHA-256 of what the manifests name{beside}.\n",
         _table(_digests(project, manifests)),
+        f"## Files\n\n{_table([(name, f'`{d}`') for name, d in shown.files.items()])}" if shown.files else "",
         "## Check it\n",
         _check(project.name),
     ]
