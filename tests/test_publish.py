@@ -9,16 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TinyProject
+from conftest import ROOT, TinyProject
 from tampering import RUN, Tamper, add, copy_of, edited, flip, in_text, pipe, put, refit_lock, remove
 
 from darkroom.config import ConfigError, load_project
 from darkroom.publish.add import with_run
-from darkroom.publish.bundle import bundle_path, write_bundle
+from darkroom.publish.bundle import bundle_path, stages_by_card_name, write_bundle
+from darkroom.publish.card import card_text
+from darkroom.publish.listed import chain_of
 from darkroom.publish.reproduce import prepare
 from darkroom.publish.signature import sign
+from darkroom.publish.stages import stage_entry
 from darkroom.publish.verify import Verdict, verify
+from darkroom.stages import stage_settings
 
+RUNS = sorted(path.stem for path in (ROOT / "config/runs").glob("*.yaml"))
+METRICS = json.loads((ROOT / "published/evaluate-demo/metrics.json").read_text())
 BUNDLE, CARD = "published/runs/demo/bundle.json", "published/runs/demo/README.md"
 
 
@@ -55,6 +61,22 @@ def test_a_run_is_added_to_the_list_and_comments_stay(before: str, after: str) -
 def test_a_list_that_cannot_be_added_to_is_told() -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: published: add mine to this list by hand"):
         with_run("a: &list [demo]\npublished: *list\n", "mine")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_of_the_repository_can_be_published(run: str) -> None:
+    project = load_project(run, ROOT)
+    stages = stages_by_card_name(project)
+    manifests = {
+        name: {"params": stage_settings(*of), "counts": {}, "files": {"model": "ab" * 32}}
+        for name, of in stages.items()
+    }
+    card = card_text(project, manifests, METRICS)
+    optimizer = f"| optimizer | {project.run.train.optimizer}, learning rate "
+    told = [f"# {run}\n", f"| dataset | {project.dataset_name}, a source", optimizer, "ab" * 32]
+    assert not [line for line in told if line not in card]
+    entries = [stage_entry(of, stage) for of, stage in chain_of(project)]
+    assert all(entry["cmd"].startswith("snakemake ") and entry["outs"] for entry in entries)
 
 
 @pytest.mark.slow
