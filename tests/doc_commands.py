@@ -11,6 +11,9 @@ AUDIT = "test_audit.py::test_the_commands_of_the_docs_show_scores_draw_a_sample_
 CLUSTER = "test_cluster_chain.py::test_"
 ADOPT = "test_adopt.py::test_who_adopts_a_published_result_reruns_only_what_they_change"
 EXPORT = "test_format_lora_kohya.py::test_the_commands_of_the_docs_export_a_run"
+EMA = (
+    "test_train_post_hoc_ema.py::test_the_commands_of_the_docs_write_pipelines_with_averages_of_other_widths"
+)
 WATCH = "test_chain_watch.py::test_legs_train_what_one_training_does_and_the_best_is_kept_beside_the_last"
 REWRITE = "test_chain_rewrite.py::test_captions_are_rewritten_cached_trained_on_shown_and_checked"
 DRAW = "test_draw_command.py::test_any_number_of_processes_draw_the_same_pictures"
@@ -92,6 +95,8 @@ COMMANDS = {
     "darkroom export sd14-lora --format lora_kohya --dtype float32 --out circles.safetensors": EXPORT,
     "darkroom export sd14-lora --format gguf": EXPORT,
     "darkroom push demo OWNER/NAME --public --license apache-2.0": PUSH,
+    "darkroom ema averaged --width 0.12": EMA,
+    "darkroom ema averaged --width 0.12 --step 1000 --check --out at-1000": EMA,
     "darkroom compare demo longer": "test_evaluate_stage.py::test_two_runs_are_compared_by_prompt_and_unequal_"
     "protocols_are_refused",
     "snakemake report": RUN,

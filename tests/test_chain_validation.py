@@ -1,6 +1,8 @@
-"""The whole chain with pictures that the training holds out."""
+"""The whole chain with what a training is asked for besides: pictures held out, averages of other widths."""
 
 import re
+import shutil
+from collections.abc import Iterator
 
 import polars as pl
 import pytest
@@ -12,8 +14,10 @@ from darkroom.store import read_manifest
 pytestmark = pytest.mark.slow
 
 
-def test_copies_are_held_out_together_and_the_report_tells_the_loss(changeable: TinyProject) -> None:
-    project = changeable
+@pytest.fixture(scope="module")
+def project(finished_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
+    """A finished project with both."""
+    project = finished_project.copy(tmp_path_factory.mktemp("asked") / "copy")
     # Copies stay, so that there are some on both sides.
     keep = [
         rule
@@ -23,9 +27,15 @@ def test_copies_are_held_out_together_and_the_report_tells_the_loss(changeable: 
     dataset = project.read("config/datasets/demo.yaml") | {"keep": keep}
     project.write("config/datasets/demo.yaml", dataset)
     validation = {"share": 0.3, "every_steps": 3, "num_levels": 2}
-    project.edit("config/runs/demo.yaml", {"train": {"validation": validation}})
+    asked = {"validation": validation, "post_hoc_ema": {"snapshot_every_steps": 2}}
+    project.edit("config/runs/demo.yaml", {"train": asked})
     project.variables = {"DARKROOM_RECORD_SAMPLES": "1"}
     project.run("snakemake", "report")
+    yield project
+    shutil.rmtree(project.folder)
+
+
+def test_copies_are_held_out_together_and_the_report_tells_the_loss(project: TinyProject) -> None:
     counts = read_manifest(project.results("train") / "manifest.json")["counts"]
     tables = [pl.read_parquet(path) for path in sorted(project.results("cache").glob("part-*.parquet"))]
     cached = set(pl.concat(table.select("uid") for table in tables)["uid"])
@@ -47,3 +57,15 @@ def test_copies_are_held_out_together_and_the_report_tells_the_loss(changeable: 
     page = (project.results("report") / "report.html").read_text()
     assert f"On {counts['held_out']} pictures that no step shows" in page
     assert "validation loss" in (project.folder / "logs/runs/demo/train/train.log").read_text()
+
+
+def test_a_trained_run_is_drawn_from_with_an_average_of_another_width(project: TinyProject) -> None:
+    output = project.run("darkroom", "ema", "demo", "--width", "0.12", "--out", "averaged")
+    num_steps = project.read("config/runs/demo.yaml")["train"]["num_steps"]
+    assert f"averaged: width 0.12 from {2 * -(-num_steps // 2)} averages" in output
+    model, averaged = project.results("train") / "model", project.folder / "averaged"
+    files = [path.relative_to(averaged) for path in averaged.rglob("*") if path.is_file()]
+    other = [str(path) for path in files if (averaged / path).read_bytes() != (model / path).read_bytes()]
+    assert other == ["transformer/diffusion_pytorch_model.safetensors"] and len(files) > 5
+    project.run("darkroom", "sample", "averaged", "a red circle", "--steps", "2", "--out", "drawn")
+    assert (project.folder / "drawn/grid.png").is_file()

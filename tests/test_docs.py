@@ -179,7 +179,7 @@ def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dic
     runs = write_examples(tmp_path, example_files)
     assert {name for name in runs if load_project(name, tmp_path)} == {
         *("longer", "cats", "terminal", "full-size", "sd3-longer", "sd14-lora", "flux-lora"),
-        *("own-prompts", "no-kernel", "three-captions", "tagged", "watched", "judged"),
+        *("own-prompts", "no-kernel", "three-captions", "tagged", "watched", "judged", "averaged"),
         *("photographs", "signs", "questions", "preferred"),
     }
     assert load_project("longer", tmp_path).cache == load_project("demo", tmp_path).cache

@@ -17,6 +17,7 @@ from darkroom.measuring.command import measure
 from darkroom.push.command import push
 from darkroom.refused import refused
 from darkroom.trace import commands as tracing
+from darkroom.train.command import ema
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 cluster = typer.Typer(no_args_is_help=True, help="The SLURM cluster of this login node.")
@@ -28,6 +29,7 @@ app.command()(draw)
 app.command()(audit)
 app.command()(export)
 app.command()(push)
+app.command()(ema)
 app.command()(report)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):

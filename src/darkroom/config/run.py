@@ -11,6 +11,7 @@ from darkroom.config.drawing import Draw, Evaluate, Measure, Sampling
 from darkroom.config.families import check_dropout, check_dtype, check_family
 from darkroom.config.model import Model
 from darkroom.config.objective import Objective
+from darkroom.config.post_hoc_ema import PostHocEma, check_post_hoc_ema
 from darkroom.config.shares import DatasetShare, check_shares
 from darkroom.config.validation import Validation
 from darkroom.config.watch import Watch, check_watch
@@ -159,6 +160,9 @@ class Train(Section):
         None, gt=0, description="DreamBooth: weight of the loss on class pictures, half of every batch"
     )
     ema_decay: float = Field(0.9999, ge=0, lt=1)
+    post_hoc_ema: Annotated[PostHocEma | None, ADDED] = Field(
+        None, description="averages to reconstruct others from when the training is over; null: none are kept"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="autocast; auto is bfloat16 where that is fast, else float32; weights are float32"
     )
@@ -307,6 +311,11 @@ class Train(Section):
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _averages(self) -> "Train":
+        check_post_hoc_ema(self.post_hoc_ema, self.num_steps, self.optimizer)
         return self
 
 

@@ -31,6 +31,8 @@ from darkroom.train.distributed import SINGLE, RankGroup
 from darkroom.train.sharded_tensors import ShardedTensors, TensorShard, local_shards, write_shards
 
 NUM_KEPT = 2
+# How names of tensors begin that snapshots keep, see `train.power_averages`.
+SNAPSHOT_PREFIX = "averages/"
 # Pauses between attempts to read a checkpoint from a disk that fails, in seconds.
 RETRY_S = (1.0, 3.0, 10.0)
 _TORN = "torn-"
@@ -101,13 +103,26 @@ def write_checkpoint(
     rank raises whosever it is, leaves the older checkpoints as they were, and no space taken.
     """
     folder = checkpoint_folder(run_dir, checkpoint.step)
+    write_whole(folder, checkpoint, check, group)
+    if not group.is_first:
+        return folder
+    torn = [f for f in Path(run_dir).glob(f"{_TORN}*") if f.name.removeprefix(_TORN) <= folder.name]
+    kept = None if keep_step is None else checkpoint_folder(run_dir, keep_step)
+    for older in [f for f in _folders(run_dir) if f.name <= folder.name][:-NUM_KEPT] + torn:
+        if older != kept:
+            shutil.rmtree(older)
+    return folder
+
+
+def write_whole(folder: Path, checkpoint: Checkpoint, check: Callable[[], None], group: RankGroup) -> None:
+    """Write a checkpoint into `folder`, which appears whole or not at all; see `write_checkpoint`."""
     beside = folder.with_name(f".{folder.name}.tmp")
     try:
         group.run_on_all(lambda: _make_room(beside) if group.is_first else "")
         name = "state.safetensors" if group.is_single else f"state-{group.rank:05d}.safetensors"
         digests = group.run_on_all(lambda: _write_file(beside / name, checkpoint.shards))
         if not group.is_first:
-            return folder
+            return
         files = {f"state-{rank:05d}.safetensors": digest for rank, digest in enumerate(digests) if digest}
         _write_state(beside, checkpoint.step, {name: digests[0]} if group.is_single else files)
         apply_umask(beside)
@@ -120,12 +135,6 @@ def write_checkpoint(
             shutil.rmtree(beside, ignore_errors=True)
         raise
     _sync(folder.parent)
-    torn = [f for f in Path(run_dir).glob(f"{_TORN}*") if f.name.removeprefix(_TORN) <= folder.name]
-    kept = None if keep_step is None else checkpoint_folder(run_dir, keep_step)
-    for older in [f for f in _folders(run_dir) if f.name <= folder.name][:-NUM_KEPT] + torn:
-        if older != kept:
-            shutil.rmtree(older)
-    return folder
 
 
 def _make_room(folder: Path) -> str:
@@ -197,7 +206,8 @@ class Writer:
     """Writes checkpoints on a background thread, one at a time; with `group`, one such thread on every rank.
 
     A disk that is full does not end a training that still has an older checkpoint and may write the next
-    one: `log` hears of it. Only `finish` raises it.
+    one: `log` hears of it. Only `finish` raises it. A snapshot (`train.snapshots`) that cannot be written ends it:
+    a checkpoint after that step would leave no way to make it.
     """
 
     def __init__(
@@ -213,8 +223,16 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
-    def write(self, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    def write(
+        self,
+        step: int,
+        tensors: Mapping[str, torch.Tensor],
+        snapshot: Path | None = None,
+        is_checkpoint: bool = True,
+    ) -> None:
         """Copy `tensors` to new memory now, and write them while the training goes on.
+
+        snapshot: a folder for those of `SNAPSHOT_PREFIX`, which has its name before the checkpoint has.
 
         Raises what went wrong with the one before, if that was not the disk.
         """
@@ -227,8 +245,8 @@ class Writer:
             name: TensorShard(shard.tensor.to("cpu", copy=True).contiguous(), shard.offsets)
             for name, shard in shards.items()
         }
-        checkpoint = Checkpoint(step, copies)
-        self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="darkroom-checkpoint")
+        work = (Checkpoint(step, copies), snapshot, is_checkpoint)
+        self._thread = threading.Thread(target=self._run, args=work, name="darkroom-checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -243,9 +261,12 @@ class Writer:
         if self._error is not None:
             raise self._error
 
-    def _run(self, checkpoint: Checkpoint) -> None:
+    def _run(self, checkpoint: Checkpoint, snapshot: Path | None, is_checkpoint: bool) -> None:
         try:
-            write_checkpoint(self._run_dir, checkpoint, self._check, self._group, self._keep_step)
+            if snapshot is not None:
+                self._write_snapshot(checkpoint, snapshot)
+            if is_checkpoint:
+                write_checkpoint(self._run_dir, checkpoint, self._check, self._group, self._keep_step)
         except OSError as error:
             if not self._group.is_first:
                 return  # which has heard of it
@@ -255,6 +276,16 @@ class Writer:
             self._log(f"train: {self._error}; the training goes on")
         except Exception as error:
             self._error = error
+
+    def _write_snapshot(self, checkpoint: Checkpoint, folder: Path) -> None:
+        shards = {name: s for name, s in checkpoint.shards.items() if name.startswith(SNAPSHOT_PREFIX)}
+        try:
+            write_whole(folder, Checkpoint(checkpoint.step, shards), self._check, self._group)
+        except OSError as error:
+            raise RuntimeError(
+                f"train: the snapshot {folder} could not be written ({error}). Free space, and start again: the"
+                " training goes on from the checkpoint before it"
+            ) from error
 
 
 class StepMark:
@@ -292,12 +323,12 @@ def _patiently(folder: Path, log: Callable[[str], None]) -> str | None:
     """What is wrong with a checkpoint, from a disk that may be away for a while (ESTALE, EIO)."""
     for pause in RETRY_S:
         try:
-            return _what_is_wrong(folder)
+            return what_is_wrong(folder)
         except OSError as error:
             log(f"{folder}: cannot be read ({error}); trying again in {pause:g} s")
             time.sleep(pause)
     try:
-        return _what_is_wrong(folder)
+        return what_is_wrong(folder)
     except OSError as error:
         raise OSError(
             f"{folder} cannot be read ({error}); it may be whole, so nothing older is taken and nothing "
@@ -305,7 +336,7 @@ def _patiently(folder: Path, log: Callable[[str], None]) -> str | None:
         ) from error
 
 
-def _what_is_wrong(folder: Path) -> str | None:
+def what_is_wrong(folder: Path) -> str | None:
     """None for a whole checkpoint.
 
     Raises:

@@ -1,10 +1,11 @@
-"""What a training leaves on its way: lines in the log, checkpoints and pictures."""
+"""What a training leaves on its way: lines in the log, checkpoints, snapshots and pictures."""
 
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import Writer
 from darkroom.train.distributed import SINGLE, RankGroup, wait_for_first
 from darkroom.train.parallel import DistributedModel
 from darkroom.train.record import Progress
+from darkroom.train.snapshots import snapshot_folder
 from darkroom.train.state import TrainState
 from darkroom.train.training import TrainingRun
 from darkroom.train.validation import Validator
@@ -51,17 +52,18 @@ class Outputs:
         is_last = is_stopped or step == self._last_step
         # From the last step before a decay a longer training goes on.
         is_saved = is_last or step % settings.checkpoint_every_steps == 0 or step == self._last_stable
+        is_kept = self._is_kept(step)
         is_validated = self._is_validated(step)
         if progress is not None:
             progress.done(step)
-        if is_saved or is_validated or step % settings.log_every_steps == 0:
+        if is_saved or is_kept or is_validated or step % settings.log_every_steps == 0:
             self._state.history.flush()
             if progress is not None:
                 progress.report(self._state.history, seconds_waited)
         if is_validated:
             self._validate(step)
-        if is_saved:
-            self._save(step)
+        if is_saved or is_kept:
+            self._save(step, is_saved, is_kept)
         is_drawn = self._run.on_sample is not None and _is_due(step, settings)
         if self._run.on_sample is not None and is_drawn:
             with self._model.whole_average() as drawn:
@@ -69,7 +71,7 @@ class Outputs:
                     progress.picture(step, self._run.on_sample(drawn, step))
         if is_last:
             self._writer.finish()
-        if is_saved or is_drawn:
+        if is_saved or is_kept or is_drawn:
             # Rank 0 may have been busy for longer than a collective waits; and a launcher ends all ranks when one
             # has left, while it may still be writing.
             wait_for_first(self._run.ranks)
@@ -87,9 +89,18 @@ class Outputs:
         if self._progress is not None:
             self._progress.validation(step, losses)
 
-    def _save(self, step: int) -> None:
-        if self._model.is_sharded or self._progress is not None:
-            self._writer.write(step, self._state.tensors())
+    def _is_kept(self, step: int) -> bool:
+        """Whether a snapshot is due; a training that is judged may stop at any of its last steps."""
+        wanted = self._settings.post_hoc_ema
+        return wanted is not None and (step % wanted.snapshot_every_steps == 0 or step == self._last_step)
+
+    def _save(self, step: int, is_saved: bool, is_kept: bool) -> None:
+        if not self._model.is_sharded and self._progress is None:
+            return
+        powers = self._state.powers
+        folder = snapshot_folder(self._run.folder, self._settings, step) if is_kept else None
+        tensors = self._state.tensors() if is_saved or powers is None else powers.tensors()
+        self._writer.write(step, tensors, folder, is_saved)
 
 
 def _is_due(step: int, settings: Train) -> bool:

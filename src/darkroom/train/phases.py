@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.components.base import Component
 from darkroom.config.model import read_model
 from darkroom.config.run import Train
+from darkroom.families.base import ModelSection
 from darkroom.store import read_manifest, sha256_json
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint, run_key
 from darkroom.train.state import TrainState
@@ -37,24 +39,55 @@ class InitialCheckpoint:
             raise ValueError(f"{self.folder}: does not fit this run's model ({error})") from error
 
 
+@dataclass(frozen=True)
+class FinishedTraining:
+    """A training as its manifest tells it.
+
+    settings, model, seed, components: what it was made with. folder: its run directory, of which nothing may be
+    left. counts: of the manifest.
+    """
+
+    settings: Train
+    model: ModelSection
+    seed: int
+    components: Mapping[str, Component]
+    folder: Path
+    counts: Mapping[str, Any]
+
+    @property
+    def num_steps(self) -> int:
+        """Where it ended."""
+        return int(self.counts["steps"])
+
+
+def read_finished(manifest: str | Path, run_dir: str | Path) -> FinishedTraining:
+    """A finished training.
+
+    Args:
+        manifest: of its train stage.
+        run_dir: where its run's trainings keep their checkpoints, one folder for each `run_key`.
+    """
+    body = read_manifest(manifest)
+    params = body["params"]
+    settings, model, seed = Train(**params["train"]), read_model(params["model"]), params["seed"]
+    own = made_from(body["upstream"], params.get("datasets", ()))
+    components = {name: Component(**values) for name, values in params.get("components", {}).items()}
+    folder = Path(run_dir) / run_key(model, settings, seed, own)
+    return FinishedTraining(settings, model, seed, components, folder, body["counts"])
+
+
 def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> InitialCheckpoint:
     """The last checkpoint of a finished run.
 
     Args:
         run: its name.
-        manifest: of its train stage.
-        run_dir: where its trainings keep their checkpoints, one folder for each `run_key`.
+        manifest, run_dir: see `read_finished`.
 
     Raises:
         ValueError: the checkpoint is no longer there, or is not of the last step.
     """
-    body = read_manifest(manifest)
-    train = Train(**body["params"]["train"])
-    model = read_model(body["params"]["model"])
-    params = body["params"]
-    own = made_from(body["upstream"], params.get("datasets", ()))
-    folder = Path(run_dir) / run_key(model, train, params["seed"], own)
-    num_steps = int(body["counts"]["steps"])
+    finished = read_finished(manifest, run_dir)
+    folder, num_steps = finished.folder, finished.num_steps
     last = checkpoint_folder(folder, num_steps)
     step = newest_checkpoint(
         folder, why_not=lambda found: "" if found <= last else f"run {run} ends at step {num_steps}"
@@ -65,12 +98,12 @@ def find_initial(run: str, manifest: str | Path, run_dir: str | Path) -> Initial
             f"{folder}: {found}, where run {run} left one of step {num_steps}; train it again:"
             f" snakemake train -R train_run --config run={run}"
         )
-    steps, samples = (int(body["counts"].get(f"{what}_before", 0)) for what in ("steps", "samples"))
+    steps, samples = (int(finished.counts.get(f"{what}_before", 0)) for what in ("steps", "samples"))
     return InitialCheckpoint(
         run,
         checkpoint_folder(folder, step),
         steps + num_steps,
-        samples + num_steps * train.global_batch_size,
+        samples + num_steps * finished.settings.global_batch_size,
     )
 
 

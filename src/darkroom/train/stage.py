@@ -38,12 +38,14 @@ from darkroom.train.index import INDEX_FILE
 from darkroom.train.inputs import TrainInputs
 from darkroom.train.mixed import MixedPlan
 from darkroom.train.parallel import is_sharded
+from darkroom.train.phases import FinishedTraining
 from darkroom.train.plan import parse_uids
 from darkroom.train.precision import resolve_dtype
 from darkroom.train.record import Log, print_line
 from darkroom.train.rendezvous import LOCK_WAIT_S, process_group, timeout_seconds
 from darkroom.train.samples import DrawSamples, drawing_from
 from darkroom.train.signals import Stopped, stop_signals
+from darkroom.train.snapshots import ExportWith, described
 from darkroom.train.trainer import Trainer
 from darkroom.train.training import Training, TrainingRun
 
@@ -171,7 +173,8 @@ def _trained(
             wait_for_first(ranks)
             if stop.received:
                 raise Stopped(0)
-            in_pipeline = partial(_pipeline, components, make_scheduler(settings, _mean_pixels(samples)))
+            mean_pixels = _mean_pixels(samples)
+            in_pipeline = partial(_pipeline, components, make_scheduler(settings, mean_pixels))
             on_sample = how.draw_samples and drawing_from(in_pipeline, how.draw_samples)
             priors = None if inputs.priors is None else parse_uids(list(inputs.priors))
             trainer = Trainer(
@@ -182,6 +185,9 @@ def _trained(
                 TrainingRun(run_dir, ranks, log, on_sample, check, how.boards),
             )
             _tell_shares(trainer, log)
+            if ranks.is_first and settings.post_hoc_ema is not None:
+                ExportWith(components.cache, opened.sizes, mean_pixels).write(run_dir)
+                log(f"train: {described(settings, _num_trained(model))}")
             trainer.train(last_step)
         yield _Trained(trainer, lambda folder: _export(in_pipeline(average.cpu()), average, settings, folder))
 
@@ -198,6 +204,35 @@ def _initial_models(
     average = copy.deepcopy(model).eval().requires_grad_(False)
     use_attention(model, inputs.model.attention, device, settings.dtype)
     return model.train(), average
+
+
+def export_reconstructed(
+    finished: FinishedTraining, weights: Mapping[str, torch.Tensor], folder: str | Path
+) -> None:
+    """Write the pipeline of a finished training with other averaged weights, as the training wrote its own.
+
+    weights: of all that was trained, by name, as `train.reconstruct` gives them.
+
+    Raises:
+        ValueError: they are of another model, or what the export needs is no longer there.
+    """
+    settings, found = finished.settings, ExportWith.read(finished.folder)
+    components = TrainingComponents.from_config(found.cache, finished.model, finished.components)
+    average = build_denoiser(finished.model, found.sizes, finished.seed, components.pretrained)
+    trained = {name for name, p in average.named_parameters() if p.requires_grad}
+    if trained != weights.keys():
+        raise ValueError(
+            f"{finished.folder}: its snapshots have {len(weights)} weights, and the run's model trains"
+            f" {len(trained)}, of other names or numbers"
+        )
+    average.load_state_dict(dict(weights), strict=False)
+    average.eval().requires_grad_(False)
+    scheduler = make_scheduler(settings, found.mean_pixels)
+    _export(_pipeline(components, scheduler, average), average, settings, folder)
+
+
+def _num_trained(model: Denoiser) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _write_network(network: Denoiser, folder: str | Path) -> None:

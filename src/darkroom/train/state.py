@@ -8,25 +8,29 @@ import torch
 from torch import nn
 
 from darkroom.train.adaptive import group_state, load_group_state
-from darkroom.train.checkpoint import LoadedCheckpoint
+from darkroom.train.checkpoint import SNAPSHOT_PREFIX, LoadedCheckpoint
 from darkroom.train.parallel import shard_like
+from darkroom.train.power_averages import PowerAverages
 from darkroom.train.record import History
 from darkroom.train.sharded_tensors import ShardedTensors
 
 _MODULES, _HISTORY, _GROUPS = ("weights", "ema"), "history", "groups"
+# What a checkpoint holds besides the optimizers' moments.
+_NO_MOMENTS = (*_MODULES, _HISTORY, _GROUPS, SNAPSHOT_PREFIX.rstrip("/"))
 
 
 @dataclass(frozen=True)
 class TrainState:
     """Weights, their average, the optimizers' moments and the history of all steps.
 
-    model, average: whole, or this rank's shards.
+    model, average: whole, or this rank's shards. powers: averages of `train.post_hoc_ema`.
     """
 
     model: nn.Module
     average: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
     history: History
+    powers: PowerAverages | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it by name; no copies."""
@@ -40,12 +44,16 @@ class TrainState:
                     tensors[f"{key}/{name}"] = value if is_tensor else torch.tensor(value)
         for place, optimizer in enumerate(self.optimizers):
             tensors |= {f"{_GROUPS}/{place}.{name}": t for name, t in group_state(optimizer).items()}
+        if self.powers is not None:
+            tensors |= self.powers.tensors()
         return tensors | {_HISTORY: self.history.done()}
 
     def restore(self, saved: LoadedCheckpoint) -> None:
         """Go on from a checkpoint of this training, in place."""
         self.history.restore(saved_history(saved))
         self.load(saved)
+        if self.powers is not None:
+            self.powers.load(saved.tensors)
 
     def load(self, saved: LoadedCheckpoint, with_moments: bool = True) -> None:
         """Take weights, average and moments from a checkpoint, each rank's shards where they are sharded.
@@ -68,7 +76,7 @@ class TrainState:
                 {name: shard_like(saved.tensors, f"{kind}/{name}", like.get(name)) for name in kinds[kind]}
             )
         if with_moments:
-            moments = {k: names for k, names in kinds.items() if k not in (*_MODULES, _HISTORY, _GROUPS)}
+            moments = {k: names for k, names in kinds.items() if k not in _NO_MOMENTS}
             self._load_moments(saved.tensors, moments)
             for place, optimizer in enumerate(self.optimizers):
                 mine = [name for name in kinds.get(_GROUPS, ()) if name.startswith(f"{place}.")]

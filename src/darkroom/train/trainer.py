@@ -8,6 +8,7 @@ from darkroom.train.loader import BatchMaker, Loader
 from darkroom.train.outputs import Outputs
 from darkroom.train.paired import make_plan
 from darkroom.train.parallel import DistributedModel
+from darkroom.train.power_averages import PowerAverages
 from darkroom.train.record import History
 from darkroom.train.seen import find_samples_seen
 from darkroom.train.signals import Stopped, stop_signals
@@ -34,7 +35,9 @@ class Trainer:
         self.model = DistributedModel(training.model, training.average, self.settings, run.ranks)
         optimizers = make_optimizers(training.model, self.settings)
         self.history = History(self.settings, run.ranks)
-        self.state = TrainState(self.model.model, self.model.average, optimizers, self.history)
+        wanted = self.settings.post_hoc_ema
+        powers = None if wanted is None else PowerAverages(self.model.model, wanted.widths)
+        self.state = TrainState(self.model.model, self.model.average, optimizers, self.history, powers)
 
     def train(self, last_step: int | None = None) -> History:
         """Train to `last_step`, None: to `num_steps`; returns the history of all steps since step 0.
@@ -95,6 +98,8 @@ class Trainer:
                     step = batch.step + 1
                     is_skipped = step in settings.skip_steps
                     self.history.add(stepper.skipped() if is_skipped else stepper.step(batch))
+                    if state.powers is not None:
+                        state.powers.update(step)
                     if seen is not None and not is_skipped:
                         seen.add(batch)
                     is_stopped = vote.count(stop.received) and step < last_step

@@ -1,0 +1,391 @@
+"""Post-hoc EMA: what a training keeps of power-function averages, and what is made of it afterwards."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from doc_pages import DOCS, ROOT, blocks, commands
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from test_cache import SETTINGS as CACHE
+from test_docs import write_examples
+from test_train_data import write_cache
+from test_train_loop import (  # noqa: F401 - a fixture
+    ALONE,
+    MODEL,
+    PARTS,
+    SETTINGS,
+    Killed,
+    assert_equal,
+    cache,
+    changed,
+    kill_at,
+    make_models,
+    run,
+)
+from test_train_stage import MODEL as TINY
+from test_train_stage import SETTINGS as STAGE
+from test_train_stage import run as run_stage
+from test_train_stage import write_cached
+from train_ranks import train_on
+from typer.testing import CliRunner
+
+from darkroom.cli import app
+from darkroom.config.post_hoc_ema import PostHocEma
+from darkroom.config.run import Train
+from darkroom.families.base import LoRA
+from darkroom.formats.diffusers import load_pipeline
+from darkroom.formats.lora_files import LORA_FILE
+from darkroom.objectives.power_function import exponent_of
+from darkroom.store import sha256_file, write_manifest
+from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint, run_key
+from darkroom.train.phases import FinishedTraining, InitialCheckpoint, made_from, read_finished
+from darkroom.train.power_averages import average_name
+from darkroom.train.reconstruct import check_stored, reconstruct, relative_error
+from darkroom.train.snapshots import described, snapshot_folder
+from darkroom.train.stage import export_reconstructed
+from darkroom.train.trainer import Trainer
+from darkroom.train.training import Training, TrainingRun
+
+RUN = "averaged"
+KEPT = changed(post_hoc_ema=PostHocEma(snapshot_every_steps=5))
+# 40 snapshots of four widths, of which two are held back; weights that move a lot to the end.
+LONG = changed(
+    num_steps=160,
+    checkpoint_every_steps=160,
+    learning_rate=0.02,
+    learning_rate_decay="constant",
+    post_hoc_ema=PostHocEma(widths=(0.05, 0.1, 0.075, 0.15), snapshot_every_steps=4),
+)
+
+
+def finished(folder, settings, **counts):
+    return FinishedTraining(settings, MODEL, 0, {}, folder, {"steps": settings.num_steps, **counts})
+
+
+def snapshots(folder):
+    """Path -> bytes of all files below the snapshots of a run directory."""
+    root = Path(folder) / "snapshots"
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def numbers(folder):
+    return sorted({path.split("/")[0] for path in snapshots(folder)})
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def long_run(cache, tmp_path_factory):  # noqa: F811
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("long")
+    run(cache, folder, LONG, plain=True)
+    return folder
+
+
+@pytest.mark.parametrize("step", [160, 120])
+def test_two_widths_reconstructed_from_snapshots_of_two_others_equal_averages_kept_during_training(
+    long_run, step
+):
+    two = LONG.model_copy(update={"post_hoc_ema": PostHocEma(snapshot_every_steps=4)})
+    tensors = read_checkpoint(snapshot_folder(long_run, LONG, step)).tensors
+    for width in (0.075, 0.15):
+        found = reconstruct(finished(long_run, two), width, step)
+        kept, near = (
+            {name: tensors[average_name(of, name)] for name in found.weights} for of in (width, 0.1)
+        )
+        assert found.num == 2 * step // 4 and found.profile_error < 5e-3
+        assert relative_error(found.weights, kept) < 1e-4
+        assert relative_error(near, kept) > 5e-3  # to take the nearest stored one would not do
+
+
+def test_a_stored_width_is_checked_against_the_others_alone(long_run):
+    held = check_stored(finished(long_run, LONG), 80)
+    assert [one.width for one in held] == [0.05, 0.1, 0.075, 0.15]
+    assert all(0 < one.error < 1e-3 and one.profile_error < 0.05 for one in held)
+
+
+def test_averages_are_those_of_the_weights_after_each_step_left_out_ones_included(cache, tmp_path):  # noqa: F811
+    settings = KEPT.model_copy(
+        update={"num_steps": 6, "num_warmup_steps": 0, "skip_steps": (3,), "sample_every_steps": 1}
+    )
+    model, ema = make_models(cache, plain=True)
+    expected = {}
+
+    def follow(_, step):
+        for width in settings.post_hoc_ema.widths:
+            kept = (1 - 1 / step) ** (exponent_of(width) + 1)
+            for name, weight in model.named_parameters():
+                weight = weight.detach().double()
+                average = expected.setdefault((width, name), weight.clone())
+                average.mul_(kept).add_(weight, alpha=1 - kept)
+
+    where = TrainingRun(tmp_path, ALONE, lambda _: None, follow)
+    Trainer(Training(cache, model, ema, settings, seed=0), where).train()
+    found = read_checkpoint(checkpoint_folder(tmp_path, 6)).tensors
+    for (width, name), average in expected.items():
+        torch.testing.assert_close(found[average_name(width, name)].double(), average, rtol=1e-5, atol=1e-7)
+
+
+def test_a_training_without_them_is_the_same_and_keeps_none(cache, tmp_path):  # noqa: F811
+    with_them = run(cache, tmp_path / "with", KEPT, plain=True)
+    assert_equal(run(cache, tmp_path / "without", plain=True), with_them)
+    assert not (tmp_path / "without/snapshots").exists()
+    assert "post_hoc_ema" not in SETTINGS.model_dump()
+    assert run_key(MODEL, SETTINGS, 0, "a") != run_key(MODEL, KEPT, 0, "a")
+
+
+def test_killed_twice_and_resumed_leaves_the_same_bytes_of_snapshots(cache, tmp_path):  # noqa: F811
+    settings = KEPT.model_copy(update={"post_hoc_ema": PostHocEma(snapshot_every_steps=3)})
+    run(cache, tmp_path / "whole", settings, plain=True)
+    every_step = settings.model_copy(update={"sample_every_steps": 1})
+    for at in (8, 14):
+        with pytest.raises(Killed):
+            run(cache, tmp_path / "killed", every_step, kill_at(at), plain=True)
+    run(cache, tmp_path / "killed", settings, plain=True)
+    assert numbers(tmp_path / "whole") == [f"step-{step:08d}" for step in (3, 6, 9, 12, 15, 18, 20)]
+    assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "whole")
+    saved, again = (
+        read_checkpoint(checkpoint_folder(tmp_path / name, 20)).tensors for name in ("whole", "killed")
+    )
+    assert any(name.startswith("averages/0.05/") for name in saved)
+    assert all(torch.equal(again[name], tensor) for name, tensor in saved.items() if name != "history")
+
+
+def test_a_phase_begins_averages_of_its_own(cache, tmp_path):  # noqa: F811
+    run(cache, tmp_path / "first", KEPT, plain=True)
+    settings = KEPT.model_copy(
+        update={"num_steps": 2, "num_warmup_steps": 0, "post_hoc_ema": PostHocEma(snapshot_every_steps=1)}
+    )
+    initial = InitialCheckpoint("first", checkpoint_folder(tmp_path / "first", 20), 20, 120)
+    model, ema = make_models(cache, plain=True)
+    where = TrainingRun(tmp_path / "second", log=lambda _: None)
+    Trainer(Training(cache, model, ema, settings, 0, initial=initial), where).train(1)
+    tensors = read_checkpoint(snapshot_folder(tmp_path / "second", settings, 1)).tensors
+    for name, weight in model.named_parameters():
+        assert torch.equal(tensors[average_name(0.1, name)], weight), name
+
+
+def test_trainings_of_other_lengths_share_snapshots_until_their_decay(cache, tmp_path):  # noqa: F811
+    few, many = (KEPT.model_copy(update={"num_steps": steps, "num_decay_steps": 8}) for steps in (20, 30))
+    for settings in (few, many):
+        run(cache, tmp_path / "grown", settings, plain=True)
+    run(cache, tmp_path / "straight", many, plain=True)
+    grown, straight = (snapshots(tmp_path / name) for name in ("grown", "straight"))
+    assert numbers(tmp_path / "straight") == [
+        "decay-00000022-00000030", *(f"step-{step:08d}" for step in (5, 10, 15, 20))
+    ]  # fmt: skip
+    assert straight.items() <= grown.items()
+    one, other = (snapshot_folder(tmp_path / "grown", of, 20) for of in (few, many))
+    assert one != other and one.is_dir() and other.is_dir()
+
+
+@pytest.mark.slow
+def test_ranks_with_shards_leave_the_same_bytes_when_they_are_killed_and_nearly_those_of_one(tmp_path):
+    write_cache(tmp_path, PARTS)
+    options = {"parallelism": "fsdp", "post_hoc_ema": PostHocEma(snapshot_every_steps=4)}
+    train_on(2, tmp_path, tmp_path / "whole", sample_every_steps=0, **options)
+    train_on(2, tmp_path, tmp_path / "killed", 9, **options)
+    train_on(2, tmp_path, tmp_path / "killed", sample_every_steps=0, **options)
+    assert len(snapshots(tmp_path / "whole")) == 5 * 3  # each rank's file, and what tells of both
+    assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "whole")
+    train_on(1, tmp_path, tmp_path / "one", sample_every_steps=0, **options)
+    both, one = (
+        reconstruct(finished(tmp_path / name, KEPT.model_copy(update=options)), 0.08).weights
+        for name in ("whole", "one")
+    )
+    assert relative_error(both, one) < 1e-4
+
+
+def test_a_snapshot_that_cannot_be_written_ends_the_training_before_a_later_checkpoint(
+    cache,  # noqa: F811
+    tmp_path,
+):
+    (tmp_path / "snapshots").mkdir(parents=True)
+    (tmp_path / "snapshots/.step-00000010.tmp").write_text("no folder")
+    settings = KEPT.model_copy(update={"checkpoint_every_steps": 5})
+    with pytest.raises(RuntimeError, match=r"snapshot .*step-00000010 could not be written .*Free space"):
+        run(cache, tmp_path, settings, plain=True)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
+    (tmp_path / "snapshots/.step-00000010.tmp").unlink()
+    run(cache, tmp_path, settings, plain=True)
+    run(cache, tmp_path / "whole", settings, plain=True)
+    assert snapshots(tmp_path) == snapshots(tmp_path / "whole")
+
+
+# What cannot be reconstructed
+
+
+def test_what_cannot_be_reconstructed_says_why(long_run, tmp_path):
+    training = finished(long_run, LONG)
+    with pytest.raises(ValueError, match=r"width 0.3 should be at least 0.001 and below 0.28"):
+        reconstruct(training, 0.3)
+    with pytest.raises(ValueError, match=r"step 30 has no snapshot; the nearest are of the steps 28, 32"):
+        reconstruct(training, 0.1, 30)
+    with pytest.raises(
+        ValueError, match=r"kept no snapshots: write `post_hoc_ema: \{snapshot_every_steps: N\}`"
+    ):
+        reconstruct(finished(long_run, SETTINGS), 0.1)
+    with pytest.raises(ValueError, match=r"step-00000004: missing; .*train"):
+        reconstruct(finished(tmp_path, LONG), 0.1)
+
+
+def test_a_damaged_snapshot_is_refused(cache, tmp_path):  # noqa: F811
+    run(cache, tmp_path, KEPT, plain=True)
+    path = snapshot_folder(tmp_path, KEPT, 10) / "state.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"step-00000010: the digest of state.safetensors does not match"):
+        reconstruct(finished(tmp_path, KEPT), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"widths": [0.05, 0.3]}, "widths.1\n.*less than 0.28"),
+        ({"widths": [0.0, 0.1]}, "widths.0\n.*greater than or equal to 0.001"),
+        ({"widths": [0.1, 0.1]}, "0.1 is there twice; write each width once"),
+        ({"widths": [0.1]}, "at least 2 items"),
+        ({"widths": [0.02, 0.05, 0.1, 0.15, 0.2]}, "at most 4 items"),
+        ({"snapshot_every_steps": 0}, "greater than or equal to 1"),
+        ({"snapshot_every_steps": 20}, "snapshot_every_steps 20 must be below num_steps 20"),
+    ],
+)
+def test_options_from_which_nothing_is_reconstructed_are_refused(options, told):
+    section = {"snapshot_every_steps": 5, **options}
+    with pytest.raises(ValidationError, match=told):
+        Train(**{**SETTINGS.model_dump(), "post_hoc_ema": section})
+
+
+def test_too_many_snapshots_and_an_optimizer_that_averages_are_refused():
+    values = {**SETTINGS.model_dump(), "post_hoc_ema": {"snapshot_every_steps": 3}}
+    with pytest.raises(ValidationError, match=r"makes 3334 snapshots .* 1000 are the most; write 10 or more"):
+        Train(**{**values, "num_steps": 10_000})
+    free = {"optimizer": "schedulefree", "ema_decay": 0.0, "learning_rate_decay": "constant"}
+    with pytest.raises(
+        ValidationError, match=r"schedulefree averages weights itself.*leave post_hoc_ema out"
+    ):
+        Train(**{**values, **free})
+
+
+def test_the_log_says_what_memory_and_disk_the_snapshots_take():
+    line = described(KEPT, 250_000_000)
+    assert "0.05 (gamma 16.97), 0.1 (gamma 6.94) take 2 GB of memory besides" in line
+    assert re.search(r"their 4 snapshots of 2 GB each 8 GB of disk", line)
+    assert described(SETTINGS, 250_000_000) == ""
+
+
+# The command
+
+
+def train_project(folder, model):
+    """Train the run of docs/train.md for a few steps, on tiny components; its run directory, and the log."""
+    cached = write_cached(folder)
+    (folder / "cache.json").write_text("{}")
+    settings = STAGE.model_copy(update={"num_steps": 8, "post_hoc_ema": PostHocEma(snapshot_every_steps=2)})
+    digest = made_from({"cache": sha256_file(folder / "cache.json")})
+    run_dir = folder / "checkpoints" / RUN / run_key(model, settings, 3, digest)
+    lines = []
+    results = folder / "results/runs" / RUN / "train"
+    counts = run_stage(cached, results, settings, model, run_dir=run_dir, log=lines.append)
+    components = zip((CACHE.vae, CACHE.text_encoder), cached[3:], strict=True)
+    params = {
+        "train": settings.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "seed": 3,
+        "components": {name: of.model_dump(mode="json", exclude_defaults=True) for name, of in components},
+    }
+    upstream = {"cache": folder / "cache.json"}
+    write_manifest(results / "manifest.json", stage="train", params=params, upstream=upstream, counts=counts)
+    return run_dir, lines
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with that run, its run directory and the log of its training."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "config", folder / "config")
+    examples = {block[0].removeprefix("# "): "\n".join(block) for block in blocks("yaml", DOCS / "train.md")}
+    write_examples(folder, {name: text for name, text in examples.items() if name.endswith(f"{RUN}.yaml")})
+    return folder, *train_project(folder, TINY)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["ema", *map(str, arguments)])
+
+
+def test_the_commands_of_the_docs_write_pipelines_with_averages_of_other_widths(project, monkeypatch):
+    folder, run_dir, lines = project
+    monkeypatch.chdir(folder)
+    assert any("averages of the widths 0.05" in line and "of disk in snapshots/" in line for line in lines)
+    asked = [
+        shlex.split(line)[1:] for block in commands(DOCS / "train.md") for line in block if " ema " in line
+    ]
+    assert len(asked) == 2
+    first, second = (
+        CliRunner().invoke(app, [a.replace("1000", "6") for a in arguments]) for arguments in asked
+    )
+    assert first.exit_code == 0, first.output
+    assert f"{RUN}-ema-0.12: width 0.12 from 8 averages; its profile is met to" in first.output
+    assert second.exit_code == 0, second.output
+    assert "check: width 0.05 from the others alone: weights to" in second.output
+    # All is as the training wrote it, but for the weights.
+    made, model = folder / f"{RUN}-ema-0.12", folder / "results/runs" / RUN / "train/model"
+    files = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(model) for path in model.rglob("*") if path.is_file()}
+    other = {path.as_posix() for path in files if (made / path).read_bytes() != (model / path).read_bytes()}
+    assert other == {"transformer/diffusion_pytorch_model.safetensors"}
+    expected = reconstruct(read_finished(model.parent / "manifest.json", run_dir.parent), 0.12).weights
+    for name, weight in load_pipeline(made).transformer.state_dict().items():
+        assert torch.equal(weight, expected[f"network.{name}"])
+
+
+def test_what_the_command_cannot_do_it_says_in_a_line(project, monkeypatch, tmp_path):
+    folder, run_dir, _ = project
+    monkeypatch.chdir(folder)
+    for arguments, told in (
+        ((RUN, "--width", 0.5), "width 0.5 should be at least 0.001 and below 0.28, such as 0.1"),
+        ((RUN, "--width", 0.1, "--out", "config"), "config is there already"),
+        (
+            (RUN, "--width", 0.1, "--step", 5, "--out", "x"),
+            "step 5 has no snapshot; the nearest are of the steps",
+        ),
+        (
+            ("demo", "--width", 0.1),
+            "train/manifest.json: missing; snakemake train --config run=demo makes it",
+        ),
+        (("nowhere", "--width", 0.1), "nowhere"),
+    ):
+        found = invoke(*arguments)
+        assert found.exit_code == 2 and told in found.output, found.output
+        assert found.output.count("\n") == 1
+    shutil.move(run_dir / "snapshots", tmp_path / "away")
+    try:
+        found = invoke(RUN, "--width", 0.1, "--out", "x")
+        assert found.exit_code == 2 and "step-00000002: missing; " in found.output, found.output
+    finally:
+        shutil.move(tmp_path / "away", run_dir / "snapshots")
+    assert not (folder / "x").exists()
+
+
+def test_of_adapters_the_adapters_are_averaged_and_merged_into_the_same_base(tmp_path):
+    model = TINY.model_copy(update={"lora": LoRA(rank=2, targets=("qkv",))})
+    run_dir, _ = train_project(tmp_path, model)
+    training = read_finished(tmp_path / f"results/runs/{RUN}/train/manifest.json", run_dir.parent)
+    found = reconstruct(training, 0.12).weights
+    assert found and all("lora_" in name for name in found)
+    # Adapters in front of a network's untrained last layer, which is 0, learn nothing.
+    found = {name: weight + 0.1 for name, weight in found.items()}
+    export_reconstructed(training, found, tmp_path / "made")
+    written = tmp_path / f"results/runs/{RUN}/train/model"
+    made, kept = (load_file(folder / LORA_FILE) for folder in (tmp_path / "made", written))
+    assert made.keys() == kept.keys() and not any(torch.equal(made[name], kept[name]) for name in made)
+    one, other = (load_pipeline(folder).transformer.state_dict() for folder in (tmp_path / "made", written))
+    changed_ones = {name for name, weight in one.items() if not torch.equal(weight, other[name])}
+    assert changed_ones and all("qkv" in name for name in changed_ones)
+    with pytest.raises(ValueError, match=r"its snapshots have 1 weights, and the run's model trains"):
+        export_reconstructed(training, {"a": torch.zeros(1)}, tmp_path / "other")
