@@ -120,7 +120,7 @@ def _sum(training: FinishedTraining, shares: dict[tuple[int, float], float]) -> 
     total: Weights = {}
     for step in sorted({step for step, _ in shares}):
         folder = snapshot_folder(training.folder, training.settings, step)
-        _check(folder)
+        _check(folder, training)
         tensors = read_checkpoint(folder).tensors
         for width in (width for at, width in shares if at == step):
             prefix = average_name(width, "")
@@ -131,9 +131,9 @@ def _sum(training: FinishedTraining, shares: dict[tuple[int, float], float]) -> 
     return {name: tensor.float() for name, tensor in total.items()}
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, training: FinishedTraining) -> None:
     """Refuse a snapshot that is not as it was written."""
-    again = "the training's snapshots are made by training from step 0: remove its checkpoints first"
+    again = f"a training alone makes it again, from step 0: remove {training.folder} and run snakemake train"
     if not folder.is_dir():
         raise ValueError(f"{folder}: missing; {again}")
     if wrong := what_is_wrong(folder):
