@@ -337,7 +337,7 @@ def refuse_options_of_no_rule():
 
 def begin_driving():
     """Hold the results and what the runs were started with; the executor watches over the jobs."""
-    from driver import lock, signals, stale, together, triggers
+    from driver import batch, lock, signals, stale, together, triggers
 
     for project in GRAPH.asked:
         for member in project.members:
@@ -348,6 +348,7 @@ def begin_driving():
     outputs = [output for job in workflow.dag.needrun_jobs() for output in job.output]
     lock.hold(outputs)
     triggers.refuse_times_of_code(workflow)
+    batch.watch_over(workflow)
     pinned.hold(SNAPSHOT, ".snakemake/darkroom/pinned")
     stale.set_pictures_aside(workflow)
     stale.remove_manifests(workflow)

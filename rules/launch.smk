@@ -4,6 +4,7 @@ import functools
 from snakemake.exceptions import WorkflowError
 
 from darkroom.config.pretrained import planned_notes
+from darkroom.pbs import request
 from darkroom.trackers.table import TRACKERS
 
 
@@ -33,6 +34,16 @@ def refuse_what_is_not_here(project, resources):
         raise WorkflowError(f"config/runs/{project.name}.yaml: {error}") from None
 
 
+def refuse_what_pbs_has_not(resources):
+    """Refuse a training on several nodes under PBS, where a profile asks for that."""
+    if resources.get("pbs") is None:
+        return
+    try:
+        request.check(resources)
+    except ValueError as error:
+        raise WorkflowError(f"a training's {error}") from None
+
+
 def tell_of_pretrained(project):
     """Say where a training goes another way than the weights that it goes on from."""
     prediction = project.run.train.objective.prediction
@@ -54,6 +65,7 @@ def launch(wildcards, resources, threads):
 
     The allocation's own numbers do not reach a rule's shell, so srun gets all of them again.
     """
+    refuse_what_pbs_has_not(resources)
     refuse_what_is_not_here(project_of(wildcards), resources)
     tell_of_pretrained(project_of(wildcards))
     if not resources.get("mpi"):

@@ -32,6 +32,7 @@ COMMANDS = {
     "export SNAKEMAKE_PROFILE=profiles/local": SET_UP,
     "export SNAKEMAKE_PROFILE=profiles/slurm": "test_profiles.py::test_dvc_submits_the_same_jobs",
     "snakemake --profile slurm": f"{CLUSTER}every_stage_was_a_job_and_training_had_two_nodes",
+    "snakemake --profile profiles/pbs": "test_pbs_slurm.py::test_a_part_of_the_workflow_runs_by_qsub",
     "darkroom cluster check": "test_cluster_check_slurm.py::test_the_profile_of_the_repository_fits_the_"
     "cluster_of_the_tests",
     "snakemake -n train --printshellcmds -R train_run": "test_adopt.py::test_torchrun_trains_with_"

@@ -321,6 +321,11 @@ def test_a_profile_that_is_built_differently_is_told_how(
         read_profile(write_profile(tmp_path, **values))
 
 
+def test_a_profile_for_another_scheduler_is_told_apart() -> None:
+    with pytest.raises(ValueError, match=r"its executor \(cluster-generic\) does not ask SLURM"):
+        read_profile(ROOT / "profiles/pbs")
+
+
 def test_without_slurm_it_says_where_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     result = CliRunner().invoke(app, ["cluster", "check", "--profile", str(ROOT / "profiles/slurm")])

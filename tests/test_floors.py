@@ -29,6 +29,7 @@ FLOORS = (
         "differences",
         "apportion",
         "quotes",
+        "pbs",
     },
     {"components", "download", "pinned", "rows"},
     {"families", "sources", "scorers", "captioners", "benchmarks", "trackers", "jobs"},

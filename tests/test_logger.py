@@ -278,6 +278,9 @@ def test_a_job_in_a_clusters_queue_is_named_unless_there_are_many(talk: Callable
     for number in (1, 2):
         seen.log(None, f"Job {number} has been submitted with SLURM jobid 7{number} (log: logs/slurm/x.log).")
     assert seen.text.splitlines()[1:] == ["train_run: SLURM job 72, log logs/train.log"]
+    for number in (1, 2):
+        seen.log(None, f"Submitted job {number} with external jobid '7{number}.head'.")
+    assert seen.text.splitlines()[2:] == ["train_run: PBS job 72.head, log logs/train.log"]
 
 
 def test_commands_are_shown_when_asked_for(talk: Callable[..., Talk]) -> None:

@@ -134,21 +134,30 @@ def test_every_rule_is_either_local_or_sent_to_the_cluster() -> None:
     assert local | set(SUBMITTED) | NOT_OF_THE_DEMO == rules()
 
 
-def test_the_profile_names_only_rules_that_exist() -> None:
-    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
-    assert set(profile["set-resources"]) <= set(SUBMITTED) | NOT_OF_THE_DEMO
-    assert set(profile["set-threads"]) <= set(SUBMITTED)
+def test_the_profiles_of_clusters_name_only_rules_that_exist_and_the_same_ones() -> None:
+    profiles = [
+        yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text()) for name in ("slurm", "pbs")
+    ]
+    slurm, pbs = (
+        {key: set(profile[key]) for key in ("set-resources", "set-threads")} for profile in profiles
+    )
+    assert slurm["set-resources"] <= set(SUBMITTED) | NOT_OF_THE_DEMO
+    assert slurm["set-threads"] <= set(SUBMITTED)
+    assert pbs == slurm
 
 
-def test_no_rule_and_no_script_knows_of_slurm() -> None:
+def test_no_rule_and_no_script_knows_of_a_schedulers_commands() -> None:
     files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "workflow/scripts").glob("*.py")]
     assert not [
-        path.name for path in files if re.search(r"slurm|sbatch|(?<!\.)\bpartition\b", path.read_text(), re.I)
+        path.name
+        for path in files
+        if re.search(r"slurm|sbatch|\bq(?:sub|stat|del)\b|(?<!\.)\bpartition\b", path.read_text(), re.I)
     ]
 
 
-def test_every_value_of_the_slurm_profile_has_a_reason_above_it() -> None:
-    lines = (ROOT / "profiles/slurm/profile.yaml").read_text().splitlines()
+@pytest.mark.parametrize("name", ["slurm", "pbs"])
+def test_every_value_of_a_clusters_profile_has_a_reason_above_it(name: str) -> None:
+    lines = (ROOT / f"profiles/{name}/profile.yaml").read_text().splitlines()
     unexplained = []
     for before, line in zip(["", *lines], lines, strict=False):
         if re.match(r"[\w-]+:", line) and not before.startswith("#"):

@@ -57,6 +57,13 @@ def test_torchrun_starts_the_ranks_of_one_machine_and_hands_signals_on(project):
     assert "mpi=torchrun starts ranks on one machine; for nodes use mpi=srun" in output
 
 
+def test_several_nodes_under_pbs_are_refused_in_the_plan(project):
+    output = command(project, "pbs=pro", "mpi=torchrun", "tasks=2", "nodes=2")
+    told = "nodes: 2; under PBS a job has one node: write nodes: 1, and for the ranks of a training mpi: torchrun"
+    assert told in output
+    assert command(project, "pbs=torque", "mpi=torchrun", "tasks=2", "nodes=1").startswith("env TORCH_")
+
+
 @pytest.mark.slow
 def test_the_train_rule_runs_on_two_ranks_under_torchrun(finished_project, tmp_path):
     project = finished_project.copy(tmp_path / "project")

@@ -24,7 +24,11 @@ _CHATTER = re.compile(
     "|SLURM run ID|Group jobs: inactive|Job rate limit reached"
 )
 _AGAIN = re.compile(r"Trying to restart job (\d+)")
-_SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\S+)")
+# By the executor for SLURM, and by the generic one, which is PBS's here.
+_SUBMITTED = re.compile(
+    r"Job (?P<on_slurm>\d+) has been submitted with SLURM jobid (\S+)"
+    r"|Submitted job (?P<on_pbs>\d+) with external jobid '(.*)'"
+)
 # Comes before the failed job itself, whose log says why it ended with status 1. The command fills a page.
 _COMMAND_ENDED = re.compile("RuleException:\nCalledProcessError in ")
 _STATUS_1 = re.compile(r"returned non-zero exit status 1\.$")
@@ -137,7 +141,9 @@ class LogHandler(LogHandlerBase):
         if found := _AGAIN.match(text):
             return self._progress.again(int(found[1]))
         if found := _SUBMITTED.match(text):
-            return self._progress.submit(int(found[1]), found[2])
+            if found["on_pbs"]:
+                return self._progress.submit(int(found["on_pbs"]), f"PBS job {found[4]}")
+            return self._progress.submit(int(found["on_slurm"]), f"SLURM job {found[2]}")
         return [] if _CHATTER.match(text) or not text.strip() else [printable(text)]
 
     def _write(self, lines: list[str], level: int) -> None:

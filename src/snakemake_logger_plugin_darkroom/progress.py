@@ -139,12 +139,12 @@ class Progress:
         job = self._failed.pop(job_id, None)
         return [f"trying again: {job.name} (failed {_times(job.num_failures)})"] if job else []
 
-    def submit(self, job_id: int, cluster_id: str) -> list[str]:
+    def submit(self, job_id: int, in_queue: str) -> list[str]:
         """A job went into a cluster's queue; of many alike each would be a line too many."""
         job = self._jobs.get(job_id)
         if job is None or job.rule not in self._rules or self._rules[job.rule].num_jobs > 1:
             return []
-        return [f"{job.name}: SLURM job {cluster_id}, log {', '.join(job.logs)}"]
+        return [f"{job.name}: {in_queue}, log {', '.join(job.logs)}"]
 
     @property
     def has_failed(self) -> bool:

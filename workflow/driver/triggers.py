@@ -27,6 +27,6 @@ def refuse_times_of_code(workflow: Any) -> None:
         more = f" and {len(stale) - _NUM_NAMED} more" if len(stale) > _NUM_NAMED else ""
         raise DriverError(
             f"only code is newer than {', '.join(stale[:_NUM_NAMED])}{more}: nothing is made again for that. Give"
-            " --profile profiles/local (or profiles/slurm, or --rerun-triggers input mtime params);"
+            " --profile profiles/local (or profiles/slurm, profiles/pbs, or --rerun-triggers input mtime params);"
             " `-R RULE` makes the results of a rule again"
         )

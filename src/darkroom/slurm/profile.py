@@ -54,6 +54,10 @@ def read_profile(path: str | Path) -> list[Request]:
         raise ValueError(f"{file}: it should be KEY: VALUE lines")
     if "__use_yte__" in values:
         raise ValueError(f"{file}: a template (__use_yte__) is not read here")
+    if values.get("executor") == "cluster-generic":
+        raise ValueError(
+            f"{file}: its executor (cluster-generic) does not ask SLURM, and this check asks nobody else"
+        )
     try:
         defaults = _one_level(values.get("default-resources"), "default-resources")
         rules = _two_levels(values.get("set-resources"))
