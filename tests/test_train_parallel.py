@@ -16,6 +16,7 @@ from test_train_stage import read_cached, write_cached
 from test_train_stage import run as run_stage
 from train_ranks import NUM_STEPS, ON_RANKS, on_ranks, take_seen, train_on, whole
 
+from darkroom.config.post_hoc_ema import PostHocEma
 from darkroom.config.run import Train
 from darkroom.formats.diffusers import load_pipeline
 from darkroom.train.checkpoint import checkpoint_folder, read_checkpoint, run_key
@@ -26,8 +27,8 @@ from darkroom.train.parallel import DistributedModel
 from darkroom.train.plan import BatchPlan
 from darkroom.train.step import Stepper, make_optimizers
 
-# Some steps are clipped.
-CLIPPED = {"plain": False, "max_grad_norm": 0.3}
+# Some steps are clipped; averages of other widths are kept too.
+CLIPPED = {"plain": False, "max_grad_norm": 0.3, "post_hoc_ema": PostHocEma(snapshot_every_steps=5)}
 SHARDED = STAGE.model_copy(
     update={"parallelism": "fsdp", "sample_every_steps": 3, "dtype": "float32", "num_steps": 4}
 )
@@ -57,14 +58,14 @@ def samples(run_dir):
 
 
 def assert_agree(tensors, expected):
-    """Losses and norms of all steps agree, and so do weights, average and moments, by name and shape."""
+    """Losses and norms of all steps agree, and so do weights, averages and moments, by name and shape."""
     assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in expected.items()}
     loss, norm = (tensors["history"][:, i].numpy() for i in (0, 2))
     assert len(loss) == NUM_STEPS and loss.std() > 1e-3
     np.testing.assert_allclose(loss, expected["history"][:, 0].numpy(), rtol=0, atol=1e-4)
     assert norm.max() > CLIPPED["max_grad_norm"] > norm.min()  # some were clipped, and some were not
     np.testing.assert_allclose(norm, expected["history"][:, 2].numpy(), rtol=1e-3)
-    for kind in ("weights", "ema"):
+    for kind in ("weights", "ema", "averages/0.1"):
         name = f"{kind}/network.image_out.weight"
         torch.testing.assert_close(tensors[name], expected[name], rtol=0, atol=2e-3)
     name = "exp_avg/network.image_out.weight"

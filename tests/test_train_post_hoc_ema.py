@@ -156,6 +156,19 @@ def test_killed_twice_and_resumed_leaves_the_same_bytes_of_snapshots(cache, tmp_
     assert all(torch.equal(again[name], tensor) for name, tensor in saved.items() if name != "history")
 
 
+def test_a_training_that_stops_early_ends_with_a_snapshot_of_its_own(cache, tmp_path):  # noqa: F811
+    model, ema = make_models(cache, plain=True)
+    training, where = Training(cache, model, ema, KEPT, 0), TrainingRun(tmp_path, log=lambda _: None)
+    Trainer(training, where).train(7)
+    assert numbers(tmp_path) == ["step-00000005", "step-00000007"]
+    stopped = reconstruct(finished(tmp_path, KEPT, steps=7), 0.1)
+    tensors = read_checkpoint(checkpoint_folder(tmp_path, 7)).tensors
+    kept = {name: tensors[average_name(0.1, name)] for name in stopped.weights}
+    assert stopped.num == 4 and relative_error(stopped.weights, kept) < 1e-6
+    Trainer(training, where).train()
+    assert reconstruct(finished(tmp_path, KEPT), 0.1).num == 2 * 4  # of the steps 5, 10, 15 and 20
+
+
 def test_a_phase_begins_averages_of_its_own(cache, tmp_path):  # noqa: F811
     run(cache, tmp_path / "first", KEPT, plain=True)
     settings = KEPT.model_copy(
