@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import shared_folder
 from family_cases import CALLS, CASES, ENCODERS, PLAIN
 from family_world import cached, settings_of, trained, world  # noqa: F401 (fixtures)
+from fetched import installed_package
 from test_sample_pipeline import draw
 from tiny_encoders import component
 
@@ -79,6 +81,7 @@ def test_the_loss_of_one_batch_falls_through_the_real_stepper(world, case):
     assert np.isfinite(losses).all() and min(losses[-5:]) < 0.98 * losses[0]
 
 
+OLDER = ("diffusers==0.33.1", "transformers==4.51.3", "tokenizers==0.21.1", "huggingface-hub==0.30.2")
 SCRIPT = """
 import json
 import sys
@@ -114,24 +117,43 @@ assert not any(name.split(".")[0] == "darkroom" for name in sys.modules)
 """
 
 
-def test_diffusers_alone_loads_every_export_and_draws_what_we_draw_at_two_aspect_ratios(trained, tmp_path):
+def drawn_elsewhere(trained, cases, folder, **variables):
+    """What a script with diffusers and without darkroom draws with the exports of cases, into `folder`."""
     arguments = [
-        f"{name}:{trained(case).folder / 'model'}:{tmp_path / case}.npz:{json.dumps(CALLS[case])}"
-        for case, (_, _, name) in CASES.items()
+        f"{name}:{trained(case).folder / 'model'}:{folder / case}.npz:{json.dumps(CALLS[case])}"
+        for case, name in cases.items()
     ]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
+    environment |= {"HF_MODULES_CACHE": str(folder / f"modules-{min(cases)}"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", SCRIPT, *arguments]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
-    for case in CASES:
+    for case in cases:
         pipeline = load_pipeline(trained(case).folder / "model")
         for width, height in ((64, 32), (32, 64)):
             sampling = Sampling(num_inference_steps=2, guidance_scale=3.0, width_px=width, height_px=height)
             ours = draw(pipeline, ["red circle", "a"], [7, 8], sampling, dtype="float32").astype(int)
-            theirs = np.load(tmp_path / f"{case}.npz")[f"{width}x{height}"] * 255
+            theirs = np.load(folder / f"{case}.npz")[f"{width}x{height}"] * 255
             assert np.abs(ours - theirs).max() <= 1.5, case
             assert ours.std() > 1
+
+
+def test_diffusers_alone_loads_every_export_and_draws_what_we_draw_at_two_aspect_ratios(trained, tmp_path):
+    drawn_elsewhere(trained, {case: name for case, (_, _, name) in CASES.items()}, tmp_path)
+
+
+@pytest.mark.real
+def test_diffusers_and_transformers_of_early_2025_load_every_export_and_draw_the_same(
+    trained, tmp_path, tmp_path_factory
+):
+    older = installed_package(OLDER[0], shared_folder(tmp_path_factory), *OLDER[1:])
+    # Adapters are merged: their exports are of the same form.
+    cases = {case: CASES[case][2] for case in (*PLAIN, "sd3-context")}
+    own = [case for case, name in cases.items() if name == "DiffusionPipeline"]
+    stock = {case: name for case, name in cases.items() if case not in own}
+    # That diffusers calls the code of every folder by one name, and so runs that of one in a process.
+    for together in (stock, *({case: cases[case]} for case in own)):
+        drawn_elsewhere(trained, together, tmp_path, PYTHONPATH=str(older))
 
 
 @pytest.mark.parametrize("case", [n for n, f in FAMILIES.items() if "sliced" in f.attentions])

@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -211,7 +212,7 @@ class JointBlock(nn.Module):
         return function(*arguments)
 
 
-class MMDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
     """Velocity of a noisy latent, given a timestep and a caption.
 
     Args:

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# diffusers 0.33, which checks what it loads by a pipeline's signature, knows no other form of what may be None.
+_Encoder = Optional[PreTrainedModel]  # noqa: UP045
+_Tokenizer = Optional[PreTrainedTokenizerBase]  # noqa: UP045
 
 
 class EncodedCaption(NamedTuple):
@@ -174,28 +178,20 @@ class DarkroomPipeline(DiffusionPipeline):
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
         max_text_tokens: int = 77,
-        text_encoder_2: PreTrainedModel | None = None,
-        tokenizer_2: PreTrainedTokenizerBase | None = None,
-        text_encoder_3: PreTrainedModel | None = None,
-        tokenizer_3: PreTrainedTokenizerBase | None = None,
-        text_encoder_4: PreTrainedModel | None = None,
-        tokenizer_4: PreTrainedTokenizerBase | None = None,
-        encoder_options: list[list[Any]] | None = None,
+        text_encoder_2: _Encoder = None,
+        tokenizer_2: _Tokenizer = None,
+        text_encoder_3: _Encoder = None,
+        tokenizer_3: _Tokenizer = None,
+        text_encoder_4: _Encoder = None,
+        tokenizer_4: _Tokenizer = None,
+        encoder_options: Optional[list[list[Any]]] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(
-            transformer=transformer,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
-            text_encoder_2=text_encoder_2,
-            tokenizer_2=tokenizer_2,
-            text_encoder_3=text_encoder_3,
-            tokenizer_3=tokenizer_3,
-            text_encoder_4=text_encoder_4,
-            tokenizer_4=tokenizer_4,
-        )
+            transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler,
+            text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2, text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3, text_encoder_4=text_encoder_4, tokenizer_4=tokenizer_4,
+        )  # fmt: skip
         self.register_to_config(max_text_tokens=max_text_tokens, encoder_options=encoder_options)
 
     @property
@@ -327,6 +323,11 @@ class DarkroomPipeline(DiffusionPipeline):
         latents = latents.float() / config.scaling_factor + (config.shift_factor or 0.0)
         pictures = self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+    def load_lora_weights(self, folder: Any, **options: Any) -> None:
+        """Add the file of adapters that an exported folder has; options are those of `load_lora_adapter`."""
+        named = {"weight_name": "pytorch_lora_weights.safetensors", "prefix": "transformer", **options}
+        self.transformer.load_lora_adapter(folder, **named)
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, **options: Any) -> Any:
         """As diffusers does, and with the code that loads it again, which diffusers leaves out."""

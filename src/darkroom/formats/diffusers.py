@@ -26,6 +26,7 @@ import diffusers
 from torch import nn
 
 from darkroom.families.table import FAMILIES
+from darkroom.formats.both_transformers import class_name, save_for_both
 from darkroom.models.denoiser import Denoiser
 from darkroom.models.lora import merged
 from darkroom.settings.json_texts import read_json
@@ -97,13 +98,13 @@ def _file(part: Any) -> Path:
 def _class_of(part: Any) -> list[str]:
     """[library or file, class], as model_index.json names a part."""
     library, *_, last = type(part).__module__.split(".")
-    return [last if _is_own(part) else library, type(part).__name__]
+    return [last if _is_own(part) else library, class_name(part)]
 
 
 def save_part(part: Any, folder: str | Path) -> Path:
     """Write one part of a pipeline; one of our own with the code that defines it."""
     folder = Path(folder)
-    part.save_pretrained(folder)
+    save_for_both(part, folder)
     if _is_own(part):
         shutil.copyfile(_file(part), folder / _file(part).name)
     for path in folder.glob("config.json"):
