@@ -3,6 +3,7 @@ import functools
 
 from snakemake.exceptions import WorkflowError
 
+from darkroom.config.fits import max_tokens_of
 from darkroom.config.pretrained import planned_notes
 from darkroom.pbs import request
 from darkroom.trackers.table import TRACKERS
@@ -49,7 +50,8 @@ def tell_of_pretrained(project):
     prediction = project.run.train.objective.prediction
     pretrained = COMPONENTS.get(project.run.model.pretrained)
     vae = COMPONENTS[project.run.cache.vae]
-    for note in planned_notes(prediction, pretrained, vae):
+    tokens = max_tokens_of(project.run.cache)
+    for note in planned_notes(prediction, pretrained, vae, tokens):
         tell_once(f"config/runs/{project.name}.yaml: note: {note}")
 
 

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from darkroom.components.base import Component
 from darkroom.config import load_project
@@ -63,6 +65,29 @@ def test_another_scale_or_shift_of_latents_than_the_weights_know_is_told(theirs,
     assert [note.startswith("cache.vae: ") for note in notes] == [True] * is_told
 
 
+def test_prompts_of_another_length_than_the_weights_know_are_told(tmp_path):
+    folder = pipeline(tmp_path / "pipeline", {}, VAE)
+    clip = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
+    t5 = {"tokenizer_class": "T5TokenizerFast", "model_max_length": 512}
+    write(folder, tokenizer__tokenizer_config=clip, tokenizer_2__tokenizer_config=clip)
+    write(folder, tokenizer_3__tokenizer_config=t5)  # of which a call says how many are read
+    vae = write(tmp_path / "vae", config=VAE)
+    assert pretrained_notes("epsilon", folder, vae, {"first": 77, "second": 77, "third": 48}) == []
+    (note,) = pretrained_notes("epsilon", folder, vae, {"first": 77, "second": 40, "third": 512})
+    assert note.startswith("second: the weights in")
+    assert note.endswith("prompts of 77 tokens, as their tokenizer says, and this run reads 40")
+
+
+def test_a_safety_checker_that_is_left_out_is_told(tmp_path):
+    folder, vae = pipeline(tmp_path / "pipeline", {}, VAE), write(tmp_path / "vae", config=VAE)
+    checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    write(folder, model_index={"_class_name": "StableDiffusionPipeline", **checker})
+    (note,) = pretrained_notes("epsilon", folder, vae)
+    assert note.startswith("model.pretrained: ") and "trained and exported draws without one" in note
+    write(folder, model_index={"safety_checker": [None, None]})
+    assert pretrained_notes("epsilon", folder, vae) == []
+
+
 def test_a_network_alone_or_one_that_is_elsewhere_tells_nothing(tmp_path):
     vae = write(tmp_path / "vae", config=VAE)
     assert pretrained_notes("v", write(tmp_path / "alone", config={}), vae) == []
@@ -75,7 +100,9 @@ def test_a_network_alone_or_one_that_is_elsewhere_tells_nothing(tmp_path):
 def test_snakemake_tells_it_in_a_dry_run(make_tiny_project):
     project = make_tiny_project("pretrained")
     scheduler = {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
-    pipeline(project.folder / "sd", scheduler, {"scaling_factor": 0.44591})
+    folder = pipeline(project.folder / "sd", scheduler, {"scaling_factor": 0.44591})
+    save_file({"weight": torch.zeros(1)}, folder / "unet/diffusion_pytorch_model.safetensors")
+    write(folder, tokenizer__tokenizer_config={"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
     components = project.folder / "config/components.yaml"
     components.write_text(components.read_text() + "\nsd:\n  kind: model\n  path: sd\n")
     shutil.copy(ROOT / "config/runs/sd2-imagenet-tiny.yaml", project.folder / "config/runs")
@@ -88,5 +115,6 @@ def test_snakemake_tells_it_in_a_dry_run(make_tiny_project):
     for key in (
         "train.objective.prediction: the weights in sd predict v",
         "cache.vae: the weights in sd know",
+        "cache.text_encoders.0.max_tokens: the weights in sd know prompts of 77 tokens",
     ):
         assert f"config/runs/on-sd.yaml: note: {key}" in output

@@ -22,9 +22,11 @@ OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin
 # The published file, or its tensors.
 IMAGE_REWARD_WEIGHTS = ("ImageReward.pt", "model.safetensors")
 MED_CONFIG = "med_config.json"
+# Of a network of diffusers, or in shards that an index beside it names.
+NETWORK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Kind -> what a folder of it holds; of names that stand together one is enough.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "vae": (("config.json",), ("diffusion_pytorch_model.safetensors",)),
+    "vae": (("config.json",), (NETWORK_WEIGHTS,)),
     "text_encoder": (("model.safetensors", "model.safetensors.index.json"),),
     "clip": (
         ("model.safetensors", *OPEN_CLIP_WEIGHTS),
@@ -100,7 +102,10 @@ def _check(component: Component) -> None:
             raise ValueError(f"{component.path} has no subfolder {component.subfolder}")
     for names in needs(component):
         if not any((folder / name).is_file() for name in names):
-            raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has")
+            told = "".join(_not_read(folder, name) for name in names)
+            raise ValueError(f"{folder} has no {' or '.join(names)}, which a {component.kind} has{told}")
+    if component.kind == "model":
+        _check_network(folder)
     if component.kind == "clip":
         clip_weights(folder)
     if component.kind in ("text_encoder", "clip"):
@@ -114,6 +119,45 @@ def _check(component: Component) -> None:
         check_safetensors(path)
     for name in onnx_files:
         check_onnx(folder / name)
+
+
+def _check_network(folder: Path) -> None:
+    """Refuse a network, alone or in a pipeline's folder, whose weights would not be read."""
+    inside = [folder / part for part in ("unet", "transformer") if (folder / part / "config.json").is_file()]
+    for place in inside or [folder]:
+        if not (place / "config.json").is_file():
+            raise ValueError(f"{place} has no unet or transformer, nor a config.json of its own")
+        index = place / f"{NETWORK_WEIGHTS}.index.json"
+        names = _shards(index) if index.is_file() else [NETWORK_WEIGHTS]
+        for name in names:
+            if not (place / name).is_file():
+                raise ValueError(
+                    f"{place} has no {name}, which a model has{_not_read(place, NETWORK_WEIGHTS)}"
+                )
+            check_safetensors(place / name)
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index}: is no index of weights; fetch it again") from None
+
+
+def _not_read(folder: Path, name: str) -> str:
+    """The end of a sentence on weights that are missing: others that lie there and are not taken for them."""
+    plain = Path(name)
+    if plain.suffix != ".safetensors":
+        return ""
+    variants = sorted(path.name for path in folder.glob(f"{plain.stem}.*{plain.suffix}"))
+    if variants:
+        return (
+            f"; {', '.join(variants)}: a variant is not taken for them by itself. Fetch {name}, or give one that"
+            " name (`ln -s`)"
+        )
+    pickles = sorted(path.name for path in folder.glob(f"{plain.stem}*.bin"))
+    return f"; {', '.join(pickles)}: a pickle is not read" if pickles else ""
 
 
 def clip_weights(folder: Path) -> Path | None:

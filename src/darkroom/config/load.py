@@ -14,6 +14,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from darkroom.components.base import Component, Components, Named, named_components
 from darkroom.config.captions import caption_problems
 from darkroom.config.dataset import Dataset
+from darkroom.config.fits import check_fits
 from darkroom.config.model import DEFAULT_FAMILY
 from darkroom.config.names import nearest
 from darkroom.config.phases import check_phase
@@ -124,6 +125,7 @@ def load_project(name: str, root: str | Path = ".", config: str | Path | None = 
         _check_component(components, named, layers)
     try:
         check_sizes(run, components[run.cache.vae], Path(root))
+        check_fits(run, components, Path(root))
     except ValueError as error:
         raise ConfigError(f"{layers[-1].path}: {error}") from None
     for of, dataset in datasets.items():

@@ -1,14 +1,11 @@
 """Sizes of buckets and of drawn pictures that a run's VAE and network can take, checked before any job starts."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from darkroom.components.base import Component
+from darkroom.config.component_files import component_files, read_json_file
 from darkroom.config.run import Run
 from darkroom.families.table import FAMILIES
-from darkroom.settings.paths import local_path
 
 DEFAULT_VAE_FACTOR = 8  # of the VAEs of Stable Diffusion 1 to 3, XL and FLUX
 
@@ -45,11 +42,7 @@ def check_sizes(run: Run, vae: Component, root: Path) -> None:
 
 def vae_factor(vae: Component, root: Path) -> int:
     """Pixels a latent pixel, per side: 2 for each of the VAE's levels but one, from its config.json."""
-    try:
-        folder = root / local_path(vae.path)
-        config: Mapping[str, Any] = json.loads((folder / (vae.subfolder or "") / "config.json").read_text())
-    except (OSError, ValueError):  # told by who needs its files
-        return DEFAULT_VAE_FACTOR
+    config = read_json_file(component_files(vae, root) / "config.json") or {}
     channels = config.get("block_out_channels")
     return 2 ** (len(channels) - 1) if channels else DEFAULT_VAE_FACTOR
 

@@ -7,7 +7,7 @@ each. Only the networks' operators are exchanged; weights and exports know nothi
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, JointAttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -19,6 +19,25 @@ def use_processors(network: Any, operator: str) -> None:
         return
     flash = {AttnProcessor2_0: FlashProcessor, JointAttnProcessor2_0: FlashJointProcessor}
     network.set_attn_processor({name: flash[type(old)]() for name, old in network.attn_processors.items()})
+
+
+def keep_upcasting(network: Any) -> None:
+    """Let the layers whose configuration says `upcast_attention` have their weights worked out in float32.
+
+    The kernels of the other operators always do so; a matrix would be worked out in autocast's precision.
+    """
+    for module in network.modules():
+        if isinstance(module, Attention) and module.upcast_attention:
+            scores: Any = _without_autocast(module.get_attention_scores)
+            module.get_attention_scores = scores  # type: ignore[method-assign]
+
+
+def _without_autocast(scores: Any) -> Any:
+    def in_float32(query: Tensor, *others: Any) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):
+            return scores(query, *others)
+
+    return in_float32
 
 
 class FlashProcessor(AttnProcessor2_0):

@@ -196,9 +196,11 @@ class Family:
     has_sizes: it is told each picture's size and crop.
 
     patch_size(arguments): latent pixels a token, per side; from the arguments of the network's class.
+    needed(arguments, sizes): those of the network's arguments that follow from the cache; sizes: see
+        `train.data.LatentCache.sizes`.
     check(section, uses): refuses text encoders that do not fit the section, with a ValueError that names the key.
-    build(section, sizes, folder): the network with initial weights and its extension, or None. sizes: see
-        `train.data.LatentCache.sizes`. folder: of pretrained weights. torch's generator is seeded.
+    build(section, sizes, folder): the network with initial weights and its extension, or None.
+        folder: of pretrained weights. torch's generator is seeded.
     forward(network, extension, noisy, timestep, conditioning): the prediction (B, C, H, W) for noisy latents
         (B, C, H, W) at timesteps (B,) in [0, 1].
     use_attention(network, operator): lets it run on flash, xformers or sliced, if it has that.
@@ -220,6 +222,7 @@ class Family:
     attentions: tuple[str, ...] = ("sdpa", "flash", "xformers")
     has_sizes: bool = False
     patch_size: Callable[[Mapping[str, Any]], int]
+    needed: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
     check: Callable[[Any, Sequence[TextEncoderUse]], None] = lambda section, uses: None
     build: Callable[[Any, Mapping[str, Any], Path | None], tuple[Any, Any]]
     forward: Callable[[Any, Any, "Tensor", "Tensor", "Conditioning"], "Tensor"]
@@ -243,6 +246,17 @@ def constructor_arguments(file: str, class_name: str) -> tuple[str, ...]:
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name]
     init = next(n for n in classes[0].body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     return tuple(a.arg for a in init.args.args + init.args.kwonlyargs if a.arg != "self")
+
+
+def latent_channels(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """in_channels and out_channels, of a network whose tokens are latent pixels or patches it makes itself."""
+    return {"in_channels": sizes["latent_channels"], "out_channels": sizes["latent_channels"]}
+
+
+def text_dims(sizes: Mapping[str, Any]) -> tuple[int, ...]:
+    """Channels of each text encoder's hidden states."""
+    dims = sizes["text_dim"]
+    return (dims,) if isinstance(dims, int) else tuple(dims)
 
 
 def is_end(end: str, name: str) -> bool:

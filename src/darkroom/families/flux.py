@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from darkroom.families.base import DiffusersSection, Family, PipelineComponents, PipelineEncoder
+from darkroom.families.base import DiffusersSection, Family, PipelineComponents, PipelineEncoder, text_dims
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,21 +66,23 @@ class FluxModel(DiffusersSection):
         return self
 
 
+def needed(_: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Family`."""
+    return {
+        "in_channels": sizes["latent_channels"] * PATCH**2,
+        "patch_size": 1,  # packing has made patches already
+        "joint_attention_dim": text_dims(sizes)[-1],
+        "pooled_projection_dim": sizes["pooled_dim"],
+    }
+
+
 def build(section: FluxModel, sizes: Mapping[str, Any], folder: Path | None) -> tuple[Any, None]:
     """See `Family`; the network keeps the guidance of `section` as `told_guidance`, None where it has no place."""
     from diffusers import FluxTransformer2DModel
 
-    from darkroom.families.stock import build_network, text_dims
+    from darkroom.families.stock import build_network
 
-    def derived(_: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "in_channels": sizes["latent_channels"] * PATCH**2,
-            "patch_size": 1,  # packing has made patches already
-            "joint_attention_dim": text_dims(sizes)[-1],
-            "pooled_projection_dim": sizes["pooled_dim"],
-        }
-
-    network = build_network(FluxTransformer2DModel, section, derived, folder)
+    network = build_network(FluxTransformer2DModel, section, lambda given: needed(given, sizes), folder)
     network.told_guidance = section.guidance if network.config.guidance_embeds else None
     return network, None
 
@@ -186,6 +188,7 @@ SPEC = Family(
     ),
     objective="flow",
     patch_size=lambda arguments: PATCH,
+    needed=needed,
     build=build,
     forward=forward,
     use_attention=use_attention,

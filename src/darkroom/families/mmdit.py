@@ -59,20 +59,27 @@ class MMDiTModel(ModelSection):
         return self
 
 
+def needed(_: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Family`."""
+    return {
+        "in_channels": sizes["latent_channels"],
+        "text_dim": sizes["text_dim"],
+        "pooled_dim": sizes["pooled_dim"],
+    }
+
+
 def build(section: MMDiTModel, sizes: Mapping[str, Any], folder: Path | None) -> tuple["MMDiT", None]:
     """See `Family`."""
     from darkroom.exported.mmdit import JointBlock, MMDiT
     from darkroom.families.stock import check_fits, plain
 
     network = MMDiT(
-        in_channels=sizes["latent_channels"],
+        **needed({}, sizes),
         num_blocks=section.num_blocks,
         num_heads=section.num_heads,
         head_dim=section.head_dim,
         patch_size=section.patch_size,
         mlp_ratio=section.mlp_ratio,
-        text_dim=sizes["text_dim"],
-        pooled_dim=sizes["pooled_dim"],
         mlp=section.mlp,
         positions=section.positions,
         position_interpolation=section.position_interpolation,
@@ -167,6 +174,7 @@ SPEC = Family(
     carried=("darkroom.exported.mmdit", "darkroom.exported.pipeline"),
     nulls="any",
     patch_size=lambda arguments: arguments["patch_size"],
+    needed=needed,
     build=build,
     forward=forward,
     use_attention=use_attention,

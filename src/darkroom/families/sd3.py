@@ -17,6 +17,8 @@ from darkroom.families.base import (
     PipelineComponents,
     PipelineEncoder,
     diffusers_options,
+    latent_channels,
+    text_dims,
 )
 from darkroom.settings.base import Section
 
@@ -64,25 +66,26 @@ def check(section: SD3Model, uses: Sequence[TextEncoderUse]) -> None:
         )
 
 
+def needed(given: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Family`."""
+    heads = given.get("num_attention_heads", DEFAULT_HEADS)
+    return {
+        **latent_channels(sizes),
+        "joint_attention_dim": text_dims(sizes)[-1],
+        "pooled_projection_dim": sizes["pooled_dim"],
+        "caption_projection_dim": heads * given.get("attention_head_dim", DEFAULT_HEAD_DIM),
+    }
+
+
 def build(section: SD3Model, sizes: Mapping[str, Any], folder: Path | None) -> tuple[Any, Any]:
     """See `Family`."""
     from diffusers import SD3Transformer2DModel
 
     from darkroom.exported.context import ContextExtension as Extension
-    from darkroom.families.stock import build_network, latent_channels, text_dims
+    from darkroom.families.stock import build_network
 
-    text_dim = text_dims(sizes)[-1]
-
-    def derived(given: Mapping[str, Any]) -> dict[str, Any]:
-        heads = given.get("num_attention_heads", DEFAULT_HEADS)
-        return {
-            **latent_channels(sizes),
-            "joint_attention_dim": text_dim,
-            "pooled_projection_dim": sizes["pooled_dim"],
-            "caption_projection_dim": heads * given.get("attention_head_dim", DEFAULT_HEAD_DIM),
-        }
-
-    network, context = build_network(SD3Transformer2DModel, section, derived, folder), section.context
+    network = build_network(SD3Transformer2DModel, section, lambda given: needed(given, sizes), folder)
+    context, text_dim = section.context, text_dims(sizes)[-1]
     if context is None:
         return network, None
     return network, Extension(text_dim, context.hidden_dim, context.num_base_tokens, context.form)
@@ -149,6 +152,7 @@ SPEC = Family(
     ),
     objective="flow",
     patch_size=lambda arguments: int(arguments.get("patch_size", DEFAULT_PATCH_SIZE)),
+    needed=needed,
     check=check,
     build=build,
     forward=forward,

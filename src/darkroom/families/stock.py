@@ -61,17 +61,6 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def latent_channels(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """in_channels and out_channels, of a network whose tokens are latent pixels or patches it makes itself."""
-    return {"in_channels": sizes["latent_channels"], "out_channels": sizes["latent_channels"]}
-
-
-def text_dims(sizes: Mapping[str, Any]) -> tuple[int, ...]:
-    """Channels of each text encoder's hidden states."""
-    dims = sizes["text_dim"]
-    return (dims,) if isinstance(dims, int) else tuple(dims)
-
-
 def pipeline_components(parts: PipelineComponents, has_projections: bool = False) -> dict[str, Any]:
     """VAE, scheduler, text encoders and tokenizers by the names that diffusers' pipelines have for them.
 

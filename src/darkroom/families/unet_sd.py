@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from darkroom.families.base import DiffusersSection, Family, PipelineComponents, PipelineEncoder
+from darkroom.families.base import (
+    DiffusersSection,
+    Family,
+    PipelineComponents,
+    PipelineEncoder,
+    latent_channels,
+    text_dims,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,16 +37,18 @@ class SDModel(UNetSection):
     family: Literal["unet-sd"] = "unet-sd"
 
 
+def needed(_: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Family`."""
+    return {**latent_channels(sizes), "cross_attention_dim": text_dims(sizes)[0]}
+
+
 def build(section: SDModel, sizes: Mapping[str, Any], folder: Path | None) -> tuple[Any, None]:
     """See `Family`."""
     from diffusers import UNet2DConditionModel
 
-    from darkroom.families.stock import build_network, latent_channels, text_dims
+    from darkroom.families.stock import build_network
 
-    def derived(_: Mapping[str, Any]) -> dict[str, Any]:
-        return {**latent_channels(sizes), "cross_attention_dim": text_dims(sizes)[0]}
-
-    return build_network(UNet2DConditionModel, section, derived, folder), None
+    return build_network(UNet2DConditionModel, section, lambda given: needed(given, sizes), folder), None
 
 
 def forward(
@@ -55,7 +64,10 @@ def use_attention(network: Any, operator: str) -> None:
     from darkroom.families.attention import use_processors
 
     if operator == "sliced":
+        from darkroom.families.attention import keep_upcasting
+
         network.set_attention_slice("max")
+        keep_upcasting(network)
     else:
         use_processors(network, operator)
 
@@ -81,6 +93,7 @@ SPEC = Family(
     objective="diffusion",
     attentions=("sdpa", "flash", "xformers", "sliced"),
     patch_size=lambda arguments: 1,
+    needed=needed,
     build=build,
     forward=forward,
     use_attention=use_attention,

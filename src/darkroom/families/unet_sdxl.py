@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from darkroom.families.base import Family, PipelineComponents, PipelineEncoder
+from darkroom.families.base import (
+    Family,
+    PipelineComponents,
+    PipelineEncoder,
+    latent_channels,
+    text_dims,
+)
 from darkroom.families.unet_sd import NUM_TRAIN_TIMESTEPS, UNetSection, use_attention
 
 if TYPE_CHECKING:
@@ -25,23 +31,25 @@ class SDXLModel(UNetSection):
     family: Literal["unet-sdxl"] = "unet-sdxl"
 
 
+def needed(given: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Family`."""
+    time_dim = given.get("addition_time_embed_dim") or DEFAULT_TIME_EMBED_DIM
+    return {
+        **latent_channels(sizes),
+        "cross_attention_dim": sum(text_dims(sizes)),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": time_dim,
+        "projection_class_embeddings_input_dim": sizes["pooled_dim"] + NUM_TIME_IDS * time_dim,
+    }
+
+
 def build(section: SDXLModel, sizes: Mapping[str, Any], folder: Path | None) -> tuple[Any, None]:
     """See `Family`."""
     from diffusers import UNet2DConditionModel
 
-    from darkroom.families.stock import build_network, latent_channels, text_dims
+    from darkroom.families.stock import build_network
 
-    def derived(given: Mapping[str, Any]) -> dict[str, Any]:
-        time_dim = given.get("addition_time_embed_dim") or DEFAULT_TIME_EMBED_DIM
-        return {
-            **latent_channels(sizes),
-            "cross_attention_dim": sum(text_dims(sizes)),
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": time_dim,
-            "projection_class_embeddings_input_dim": sizes["pooled_dim"] + NUM_TIME_IDS * time_dim,
-        }
-
-    return build_network(UNet2DConditionModel, section, derived, folder), None
+    return build_network(UNet2DConditionModel, section, lambda given: needed(given, sizes), folder), None
 
 
 def forward(
@@ -80,6 +88,7 @@ SPEC = Family(
     attentions=("sdpa", "flash", "xformers", "sliced"),
     has_sizes=True,
     patch_size=lambda arguments: 1,
+    needed=needed,
     build=build,
     forward=forward,
     use_attention=use_attention,

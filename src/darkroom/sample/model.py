@@ -15,6 +15,7 @@ from darkroom.precision import resolve
 from darkroom.sample.options import DrawOptions
 from darkroom.sample.rescale import knows_rescale, rescaling
 from darkroom.sample.samplers import make_sampler
+from darkroom.sample.upcast import decoding_upcast
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -101,7 +102,8 @@ class SampleModel:
             if hasattr(self.pipeline.scheduler, "generators"):
                 self.pipeline.scheduler.generators = generators
             watch = None if on_step is None else self._watcher(on_step, start, num, sampling)
-            with torch.autocast(self.device.type, DTYPES[dtype], enabled=dtype != "float32"):
+            lower = torch.autocast(self.device.type, DTYPES[dtype], enabled=dtype != "float32")
+            with lower, decoding_upcast(self.pipeline.vae, dtype):
                 images = batch(chosen, generators, watch)[:num]
             pictures[start : start + num] = images
         return pictures

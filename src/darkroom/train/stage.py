@@ -14,6 +14,7 @@ import torch
 from darkroom.components.files import component_folder, moved
 from darkroom.components.text_encoders import load_text_encoder
 from darkroom.components.vae import load_vae
+from darkroom.config.fits import max_tokens_of
 from darkroom.config.pretrained import pretrained_notes
 from darkroom.config.run import Train
 from darkroom.formats.card import CARD_FILE, card
@@ -313,8 +314,9 @@ def _find_ranks(settings: Train) -> Ranks:
 def _describe(settings: Train, cache: SampleSource, components: TrainingComponents, log: Log) -> None:
     """Tell what the options come to: where the loss's weight lies, and how long the average remembers."""
     if components.pretrained is not None:
-        folders = (component_folder(part) for part in (components.pretrained, components.vae))
-        for note in pretrained_notes(settings.objective.prediction, *folders):
+        pretrained, vae = (component_folder(part) for part in (components.pretrained, components.vae))
+        prediction, tokens = settings.objective.prediction, max_tokens_of(components.cache)
+        for note in pretrained_notes(prediction, pretrained, vae, tokens):
             log(f"train: note: {note}")
     for note in optimizer_notes(settings):
         log(f"train: note: {note}")
