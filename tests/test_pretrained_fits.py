@@ -80,6 +80,7 @@ PROJECTED = WIDTH + 6 * TIME["addition_time_embed_dim"]
         ("unet-sd", {**UNET, "in_channels": 9}, "its in_channels is 9, but 16 is needed"),
         ("unet-sdxl", {**UNET, **TIME, "cross_attention_dim": 2 * WIDTH,
                        "projection_class_embeddings_input_dim": PROJECTED}, None),
+        ("unet-sdxl", {**UNET, "addition_embed_type": None}, "its addition_embed_type is None, but text_time is"),
         ("unet-sdxl", {**UNET, **TIME, "cross_attention_dim": 2 * WIDTH,
                        "projection_class_embeddings_input_dim": 2816},
          f"its projection_class_embeddings_input_dim is 2816, but {PROJECTED} is needed"),

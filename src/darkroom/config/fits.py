@@ -46,7 +46,7 @@ def check_fits(run: Run, components: Mapping[str, Component], root: Path) -> Non
     differ = [
         f"its {name} is {network[name]}, but {_plain(value)} is needed"
         for name, value in FAMILIES[run.model.family].needed(network, sizes).items()
-        if network.get(name) is not None and network[name] != _plain(value)
+        if name in network and network[name] != _plain(value)
     ]
     if differ:
         raise ValueError(
