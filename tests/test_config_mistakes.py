@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             **phase(),
             "model": {"family": "unet-sd", "params": UNET},
-            "cache": {"text_encoder": None, "text_encoders": [{"name": "demo-text", "padded": True}]},
+            "cache": {"text_encoder": None, "text_encoders": [PADDED]},
             "train": {"initial_run": "first", "objective": {"prediction": "epsilon", "schedule": "cosine"}},
         },
         ("'first' trains a mmdit and this run a unet-sd", "write model.family: mmdit"),

@@ -209,12 +209,14 @@ def test_snakemake_plans_the_runs_of_the_examples(
     }
     # As those of SD3: the sizes in the examples fit them.
     vae = {"block_out_channels": [128, 256, 512, 512], "latent_channels": 16}
+    weights = "diffusion_pytorch_model.safetensors"
     for kind, settings in (("model", {}), ("vae", vae)):
         demo[kind] = f"data/{kind}"
         (project.folder / demo[kind]).mkdir()
         (project.folder / demo[kind] / "config.json").write_text(json.dumps(settings))
-    weights = "diffusion_pytorch_model.safetensors"
-    shutil.copy(ROOT / "src/darkroom_demo/components/vae" / weights, project.folder / demo["vae"] / weights)
+        shutil.copy(
+            ROOT / "src/darkroom_demo/components/vae" / weights, project.folder / demo[kind] / weights
+        )
     rewards = project.folder / "data/image-reward"
     rewards.mkdir()
     shutil.copy(ROOT / "src/darkroom_demo/components/vae" / weights, rewards / "model.safetensors")
