@@ -1,24 +1,20 @@
 # Which features of pictures metrics share, and where they lie.
 from dataclasses import asdict
+from itertools import chain
 
 from darkroom.metrics.embeddings import asked_features
 from darkroom.metrics.extracted import REAL
 
 
 def features_asked(project, metrics):
-    """The features that these metrics of a run ask for: name of the files of such features -> what is asked."""
+    """The features that these metrics of a run ask for: name of their files -> what is asked."""
     return {
-        features_name(asked): asked
+        asked.name(COMPONENTS[asked.extractor.component]): asked
         for name in metrics
         for asked in asked_features(
             project.run.measure.chosen[name], METRICS[name].references, MODELS
         )
     }
-
-
-def features_name(asked):
-    """How files of such features are called: by all that they depend on but the pictures."""
-    return f"{asked.digest(COMPONENTS[asked.extractor.component])[:16]}.{asked.of}"
 
 
 FEATURES = {
@@ -29,24 +25,36 @@ FEATURES = {
 
 
 def feature_files(project, metrics):
-    """The files of the features that these metrics of a run ask for.
+    """The files of the features that these metrics of a run ask for: one of each job.
 
     Those of real pictures lie with the cache, for all runs that have it; of a run on several datasets it depends on
     the training which pictures these are.
     """
     shared = f"{CACHE}/features" if len(project.members) == 1 else f"{RUN}/features"
     return {
-        asked: filled(
-            f"{shared if asked.of == REAL else f'{RUN}/features'}/{name}.safetensors",
-            project,
-        )
+        asked: [
+            filled(
+                f"{shared if asked.of == REAL else f'{RUN}/features'}/{name}.{span.start}-{span.stop}.safetensors",
+                project,
+            )
+            for span in asked.spans(
+                asked.number or number_drawn(project),
+                project.run.measure.pictures_per_job,
+            )
+        ]
         for name, asked in features_asked(project, metrics).items()
     }
 
 
+def number_drawn(project):
+    """Pictures that a run draws from a model."""
+    return len(RECORDS[project.name]) * project.run.draw.num_pictures_per_prompt
+
+
 def features_of_metric(wildcards):
     """An input function: what a metric finds there."""
-    return list(feature_files(project_of(wildcards), [wildcards.metric]).values())
+    files = feature_files(project_of(wildcards), [wildcards.metric])
+    return list(chain.from_iterable(files.values()))
 
 
 def real_features_watched(wildcards):
@@ -55,7 +63,8 @@ def real_features_watched(wildcards):
     files = feature_files(project, project.run.watch.measured)
     # Of several datasets the first pictures are taken, whatever the training will have seen of each.
     several = len(project.members) > 1
-    return [path for asked, path in files.items() if asked.of == REAL and not several]
+    real = [paths for asked, paths in files.items() if asked.of == REAL and not several]
+    return list(chain.from_iterable(real))
 
 
 def asked_of_job(wildcards):

@@ -1,5 +1,9 @@
-# Features of pictures, which metrics share: a job for each network that they name and each set of pictures. Which
-# these are is in extracted.smk.
+# Features of pictures, which metrics share: jobs for each network that they name and each set of pictures, as many as
+# it takes. Which these are is in extracted.smk.
+
+
+wildcard_constraints:
+    span=r"\d+-\d+",
 
 
 rule measure_features:
@@ -8,11 +12,11 @@ rule measure_features:
         drawn_tars=drawn_by_model("tar"),
         components=extractor_files,
     output:
-        features=f"{RUN}/features/{{features}}.{{model}}.safetensors",
+        features=f"{RUN}/features/{{features}}.{{model}}.{{span}}.safetensors",
     log:
-        f"{RUN_LOGS}/measure/{{features}}.{{model}}.log",
+        f"{RUN_LOGS}/measure/{{features}}.{{model}}.{{span}}.log",
     benchmark:
-        f"{RUN_LOGS}/measure/{{features}}.{{model}}.tsv"
+        f"{RUN_LOGS}/measure/{{features}}.{{model}}.{{span}}.tsv"
     threads: 2
     params:
         asked=extractor_of_job,
@@ -25,11 +29,11 @@ rule measure_references:
         unpack(all_real_pictures),
         components=extractor_files,
     output:
-        features=f"{CACHE}/features/{{features}}.{REAL}.safetensors",
+        features=f"{CACHE}/features/{{features}}.{REAL}.{{span}}.safetensors",
     log:
-        f"{CACHE_LOGS}/measure/{{features}}.{REAL}.log",
+        f"{CACHE_LOGS}/measure/{{features}}.{REAL}.{{span}}.log",
     benchmark:
-        f"{CACHE_LOGS}/measure/{{features}}.{REAL}.tsv"
+        f"{CACHE_LOGS}/measure/{{features}}.{REAL}.{{span}}.tsv"
     threads: 2
     params:
         asked=extractor_of_job,
@@ -43,11 +47,11 @@ rule measure_mixed_references:
         unpack(all_real_pictures),
         components=extractor_files,
     output:
-        features=f"{RUN}/features/{{features}}.{REAL}.safetensors",
+        features=f"{RUN}/features/{{features}}.{REAL}.{{span}}.safetensors",
     log:
-        f"{RUN_LOGS}/measure/{{features}}.{REAL}.log",
+        f"{RUN_LOGS}/measure/{{features}}.{REAL}.{{span}}.log",
     benchmark:
-        f"{RUN_LOGS}/measure/{{features}}.{REAL}.tsv"
+        f"{RUN_LOGS}/measure/{{features}}.{REAL}.{{span}}.tsv"
     threads: 2
     params:
         asked=extractor_of_job,

@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 from conftest import TinyProject
 from drawn_pictures import write_references
+from hypothesis import given
+from hypothesis import strategies as st
 from test_models_clip import saved  # noqa: F401 - a fixture
 from test_preference import RECORDS
 from test_text_rendering import Drawn
@@ -21,7 +23,17 @@ from darkroom.components.base import CROP, PAD, Component
 from darkroom.components.inception import Inception
 from darkroom.metrics.base import Inputs, Measured
 from darkroom.metrics.embeddings import asked_features
-from darkroom.metrics.extracted import REAL, Asked, Extracted, Features, read_extracted, write_extracted
+from darkroom.metrics.extracted import (
+    REAL,
+    Asked,
+    Extracted,
+    Features,
+    computed_before,
+    extract,
+    joined,
+    read_extracted,
+    write_extracted,
+)
 from darkroom.metrics.extractor import Encoder, Extractor
 from darkroom.metrics.table import METRICS
 
@@ -129,6 +141,44 @@ def test_features_have_the_bytes_of_their_numbers_and_what_is_damaged_is_named(t
         read_extracted(tmp_path / "b")
 
 
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 60))
+def test_jobs_are_cut_between_forward_passes_and_miss_no_picture(
+    number: int, batch_size: int, per_job: int
+) -> None:
+    spans = Asked(Extractor("clip", "net", batch_size), "trained").spans(number, per_job)
+    assert [place for span in spans for place in span] == list(range(number))
+    assert all(len(span) % batch_size == 0 for span in spans[:-1])
+    assert all(len(span) <= max(per_job, batch_size) for span in spans)
+
+
+def test_features_of_several_jobs_are_those_of_one_to_the_bit(
+    saved: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    clip = Component(kind="clip", path=str(saved))
+    asked = [Asked(Extractor("clip", "net", 3), REAL, 30)]
+    network = asked[0].extractor.load(clip)
+    real = write_references(tmp_path)
+    whole = extract(network, real.pictures(30), 3)
+    # Thirty are asked for, and twenty are there: what jobs there are is known before how many pictures there are.
+    assert len(whole.features) == 20
+    paths = [tmp_path / "other.real.0-30.safetensors"]
+    for span in asked[0].spans(30, 13):
+        paths.append(tmp_path / f"{asked[0].name(clip)}.{span.start}-{span.stop}.safetensors")
+        of_job = extract(network, real.pictures(30, slice(span.start, span.stop)), 3)
+        write_extracted(paths[-1], of_job)
+    assert [path.name.split(".")[2] for path in paths[1:]] == ["0-12", "12-24", "24-30"]
+    computed = computed_before(asked, {"net": clip}, paths)
+    assert computed == {asked[0]: paths[1:]}
+    features = Features(computed=computed).get(asked[0], clip, no_pictures)
+    assert np.array_equal(features.features, whole.features) and features.encoder == whole.encoder
+    with pytest.raises(ValueError, match=r"no file of the features [0-9a-f]{16}\.trained"):
+        computed_before([replace(asked[0], of="trained")], {"net": clip}, paths)
+    write_extracted(paths[2], replace(whole, encoder=replace(whole.encoder, kind="dinov2")))
+    with pytest.raises(ValueError, match=f"{paths[2]}: was made by another network than {paths[1].name}"):
+        joined(paths[1:])
+
+
 def asked(name: str, **options: Any) -> list[Asked]:
     metric = METRICS[name]
     return asked_features(metric.section(**options), metric.references, ["trained"])
@@ -205,6 +255,14 @@ def test_a_run_computes_the_features_of_each_set_of_pictures_once(changeable: Ti
     assert kept == {path: times[path] for path in kept} and drawn[0].is_file()
     table = pl.read_parquet(project.results("measure") / "cmmd.parquet")
     assert table.height == 2
+    # Several jobs, as many as it takes.
+    options = {**cmmd, "num_reference_pictures": 6, "batch_size": 2}
+    project.edit(RUN, {"measure": {"cmmd": options, "pictures_per_job": 4}})
+    project.run("snakemake", "measure")
+    of_cmmd = sorted(project.results("cache").parent.glob("features/*.[04]-[46].safetensors"))
+    spans = [path.name.split(".")[2] for path in of_cmmd]
+    assert spans == ["0-4", "4-6"] and [len(read_extracted(path).features) for path in of_cmmd] == [4, 2]
+    assert project.planned() == {"evaluate_run", "report_run"}
     # Another run on the same pictures compares with what is there.
     project.write("config/runs/other.yaml", {"extends": "demo", "draw": {"seed": 7}})
     planned = project.planned("measure", "--config", "run=other")

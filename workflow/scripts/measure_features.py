@@ -1,4 +1,4 @@
-"""Compute the features of one set of pictures by one network: of a model's drawn pictures, or of real ones."""
+"""Compute features of pictures by one network: of some of a model's drawn pictures, or of the real ones."""
 
 from pathlib import Path
 
@@ -13,12 +13,13 @@ with job(snakemake.log[0], snakemake.threads):
     from darkroom.store.drawn import Drawn
 
     extractor = Extractor(**asked["extractor"])
+    span = slice(*map(int, snakemake.wildcards.span.split("-")))
     if asked["number"] is None:
-        pictures = Drawn(inputs.drawn_tables, inputs.drawn_tars).pictures()
+        pictures = Drawn(inputs.drawn_tables, inputs.drawn_tars).pictures(span)
     else:
         trained = getattr(inputs, "trained", None)
         references = references_of(inputs.tables, inputs.tars, inputs.buckets, trained)
-        pictures = references.pictures(asked["number"])
+        pictures = references.pictures(asked["number"], span)
     network = extractor.load(Component(**asked["component"]))
     found = extract(network, pictures, extractor.batch_size)
     write_extracted(Path(snakemake.output.features), found)

@@ -1,7 +1,5 @@
 """Measure one metric on all drawn pictures."""
 
-from pathlib import Path
-
 from darkroom.components.base import Component
 from darkroom.config import load_run
 from darkroom.jobs import job
@@ -13,7 +11,7 @@ with job(snakemake.log[0], snakemake.threads):
     from darkroom.captioners.scratch import forget, scratch_folder
     from darkroom.metrics.base import Inputs
     from darkroom.metrics.embeddings import asked_features
-    from darkroom.metrics.extracted import Features
+    from darkroom.metrics.extracted import Features, computed_before
     from darkroom.metrics.references import references_of
     from darkroom.metrics.stage import measure_metric
     from darkroom.metrics.table import METRICS
@@ -27,16 +25,16 @@ with job(snakemake.log[0], snakemake.threads):
     section = load_run(snakemake.wildcards.run, config_folder().parent).measure.chosen[name]
     drawn = drawn_by_model(inputs.drawn_tables, inputs.drawn_tars)
     asked = asked_features(section, METRICS[name].references, drawn)
-    kept = dict(zip(asked, map(Path, inputs.features), strict=True))
+    components = {n: Component(**c) for n, c in snakemake.params.components.items()}
     counts = measure_metric(
         name,
         section,
         Inputs(
             drawn=drawn,
             records=read_records(inputs.prompts),
-            components={n: Component(**c) for n, c in snakemake.params.components.items()},
+            components=components,
             references=references,
-            features=Features(kept.get),
+            features=Features(computed=computed_before(asked, components, inputs.features)),
             scratch=scratch_folder(snakemake.output.table),
         ),
         inputs.draw,

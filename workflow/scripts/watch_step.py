@@ -1,7 +1,5 @@
 """Judge the averaged weights of one step of a training."""
 
-from pathlib import Path
-
 from darkroom.components.base import Component
 from darkroom.config import load_run
 from darkroom.config.run import Draw, Evaluate
@@ -15,6 +13,7 @@ draw = Watch(**params.watch).draw(Draw(**params.draw))
 with job(snakemake.log[0], draw.num_threads or snakemake.threads):
     from darkroom.benchmarks.table import read_prompts
     from darkroom.metrics.embeddings import asked_features
+    from darkroom.metrics.extracted import computed_before
     from darkroom.metrics.references import References
     from darkroom.metrics.table import METRICS
     from darkroom.watch.judge import JudgeInputs, judge_step
@@ -35,15 +34,16 @@ with job(snakemake.log[0], draw.num_threads or snakemake.threads):
             for name in params.metrics
             for asked in asked_features(chosen[name], METRICS[name].references, [])
         )
-        kept = dict(zip(asked, map(Path, inputs.features), strict=True)) if inputs.features else {}
+        components = {name: Component(**values) for name, values in params.components.items()}
+        computed = computed_before(asked, components, inputs.features) if inputs.features else {}
         judged_with = JudgeInputs(
             draw,
             Evaluate(**params.evaluate),
             read_prompts(draw.prompts, draw.max_prompts),
             {name: chosen[name] for name in params.metrics},
-            {name: Component(**values) for name, values in params.components.items()},
+            components,
             References(tables, inputs.tars, inputs.buckets) if tables else None,
-            kept,
+            computed,
         )
         counts = judge_step(step, inputs.model, judged_with, snakemake.output.scores)
     files = [snakemake.output.scores, inputs.model]

@@ -39,6 +39,12 @@ class Draw(Section):
 class Measures(Section):
     """What is measured on the pictures, by metric. A run that extends another leaves one out with null."""
 
+    pictures_per_job: Annotated[int, ADDED] = Field(
+        10_000,
+        ge=1,
+        description="pictures whose features one job computes, as whole forward passes; changes no number",
+    )
+
     @model_validator(mode="after")
     def _some(self) -> "Measures":
         if not self.chosen:

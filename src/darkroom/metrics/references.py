@@ -57,9 +57,9 @@ class References:
                 " tables; one of each for every part is needed"
             )
 
-    def pictures(self, number: int) -> Iterator[np.ndarray]:
-        """The first `number`, see `choose` and `read_references`."""
-        return read_references(self, choose(self, number))
+    def pictures(self, number: int, span: slice = slice(None)) -> Iterator[np.ndarray]:
+        """The first `number`, see `choose` and `read_references`; of these a span."""
+        return read_references(self, choose(self, number).sort(*_ORDER)[span])
 
     def called(self, number: int) -> list[str]:
         """The uids of these."""

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +97,11 @@ class Drawn:
         height, width, _ = next(self.pictures()).shape
         return width, height
 
-    def pictures(self) -> Iterator[np.ndarray]:
-        """uint8 (height, width, 3), RGB, in the order of `table`."""
-        for table, path in zip(self.tables, self.tars, strict=True):
+    def pictures(self, span: slice = slice(None)) -> Iterator[np.ndarray]:
+        """uint8 (height, width, 3), RGB, in the order of `table`; those of a span of rows."""
+        for path, places in groupby(self._places[span], key=itemgetter(0)):
             with TarReader(path) as tar:
-                for offset, size in read_table(table, ["offset", "size"]).iter_rows():
+                for _, offset, size in places:
                     yield _decoded(tar.read(offset, size))
 
     def picture(self, place: int) -> np.ndarray:

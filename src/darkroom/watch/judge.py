@@ -43,7 +43,7 @@ class JudgeInputs:
     metrics: Mapping[str, Section]
     components: Mapping[str, Component]
     references: References | None = None
-    features: Mapping[Asked, Path] = field(default_factory=dict)
+    features: Mapping[Asked, Sequence[Path]] = field(default_factory=dict)
 
 
 def judge_step(step: int, model: str | Path, inputs: JudgeInputs, out: str | Path) -> dict[str, int]:
@@ -91,7 +91,7 @@ def _draw(model: Path, inputs: JudgeInputs, folder: Path) -> Drawn:
 def _measure(drawn: Drawn, inputs: JudgeInputs, out: Path) -> dict[str, Measured]:
     """Metric -> what it found; pictures are encoded once for all that see them alike. What metrics keep until they
     are measured lies beside `out`."""
-    features = Features(inputs.features.get)
+    features = Features(computed=inputs.features)
     found = {}
     for name, section in inputs.metrics.items():
         seen = Inputs(
