@@ -1,5 +1,7 @@
 """Drawing from any exported model: every sampler, sizes, seeds, guidance, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -166,8 +168,24 @@ def test_weights_of_half_precision_are_drawn_with_in_float32_and_pickles_are_not
     parts = load_model(tmp_path / "half").pipeline.components.values()
     assert {p.dtype for p in parts if isinstance(p, torch.nn.Module)} == {torch.float32}
     pipeline.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(ValueError, match=r"has no weights in safetensors; pickles are not read"):
         load_model(tmp_path / "pickled")
+
+
+def test_weights_that_lie_there_as_one_variant_are_drawn_with_and_of_several_none_is_guessed(
+    stable_diffusion, tmp_path
+):
+    pipeline = StableDiffusionPipeline.from_pretrained(str(stable_diffusion))
+    pipeline.save_pretrained(tmp_path / "model", variant="fp16")
+    assert list((tmp_path / "model").rglob("*.fp16.safetensors"))
+    whole = load_model(stable_diffusion).draw(["red"], [1], PLAIN)
+    assert np.array_equal(load_model(tmp_path / "model").draw(["red"], [1], PLAIN), whole)
+    unet = tmp_path / "model/unet/diffusion_pytorch_model.fp16.safetensors"
+    shutil.copy(unet, unet.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    with pytest.raises(ValueError, match=r"unet has its weights as fp16 and non_ema alone; leave one"):
+        load_model(tmp_path / "model")
+    shutil.copy(unet, unet.with_name("diffusion_pytorch_model.safetensors"))
+    assert np.array_equal(load_model(tmp_path / "model").draw(["red"], [1], PLAIN), whole)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):

@@ -14,6 +14,7 @@ with their own pipeline there, without trust_remote_code.
 import inspect
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +35,8 @@ from darkroom.store import replacing
 
 _LOG = logging.getLogger(__name__)
 
+# The names of weights, whole or in shards, of diffusers and of transformers.
+_WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(\.(?P<variant>\w+))?(-\d+-of-\d+)?\.safetensors")
 # What loading leaves behind in a config: where it was loaded from says nothing about the model.
 UNSTABLE_KEYS = ("_name_or_path", "name_or_path", "local_files_only", "is_local", "_commit_hash")
 
@@ -218,7 +221,26 @@ def load_part(folder: Path, library: str, name: str) -> Any:
     if not issubclass(cls, nn.Module):
         return cls.from_pretrained(str(folder), **code)
     # transformers would keep the precision of the files.
-    return cls.from_pretrained(str(folder), use_safetensors=True).float().eval()
+    return cls.from_pretrained(str(folder), use_safetensors=True, variant=_variant(folder)).float().eval()
+
+
+def _variant(folder: Path) -> str | None:
+    """Of weights that lie there as one variant alone, such as fp16, its name; None where they lie there plainly.
+
+    Raises:
+        ValueError: there are several, or no weights in safetensors.
+    """
+    found = [match for path in folder.iterdir() if (match := _WEIGHTS.fullmatch(path.name))]
+    variants = sorted({match["variant"] for match in found if match["variant"]})
+    if any(not match["variant"] for match in found):
+        return None
+    if len(variants) == 1:
+        return variants[0]
+    if not variants:
+        raise ValueError(f"{folder} has no weights in safetensors; pickles are not read")
+    raise ValueError(
+        f"{folder} has its weights as {' and '.join(variants)} alone; leave one of these there, or the plain ones"
+    )
 
 
 def _normalise_json(path: Path) -> None:
