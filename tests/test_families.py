@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import shared_folder
 from family_cases import CALLS, CASES, ENCODERS, PLAIN
 from family_world import cached, settings_of, trained, world  # noqa: F401 (fixtures)
 from fetched import installed_package
+from safetensors.torch import load_file, save_file
 from test_sample_pipeline import draw
 from tiny_encoders import component
 
@@ -295,3 +297,23 @@ def test_going_on_from_an_exported_model_starts_with_its_weights(world, trained)
         assert all(torch.equal(t, expected[name]) for name, t in network.state_dict().items())
         with pytest.raises(ValueError, match=r"model\.pretrained: .* does not fit the cache"):
             build_denoiser(read_model(section), {**cache.sizes, "latent_channels": 16}, 0, source)
+
+
+@pytest.mark.parametrize("family", ["unet-sd", "mmdit"])
+def test_weights_that_lack_some_are_refused_and_no_random_ones_take_their_place(
+    world, trained, family, tmp_path
+):
+    shutil.copytree(trained(family).folder / "model", tmp_path / "model")
+    (weights,) = (tmp_path / "model" / FAMILIES[family].part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = sorted(tensors)[0]
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, weights)
+    section = {k: v for k, v in PLAIN[family].items() if k != "params"} | {
+        "family": family,
+        "pretrained": "x",
+    }
+    sizes = LatentCache(*cached(world, family)[0]).sizes
+    with pytest.raises(ValueError, match=rf"the weights in .* lack {re.escape(lost)}, which would begin as"):
+        build_denoiser(read_model(section), sizes, 0, component(tmp_path / "model", "model"))
+    with pytest.raises(ValueError, match=rf"the weights lack {re.escape(lost)}"):
+        load_pipeline(tmp_path / "model")

@@ -45,11 +45,16 @@ def load(component: Component, kind: str, loader: Any, beside: Any, what: str, d
     safe = {"trust_remote_code": False, **where}
     try:
         prepares = beside.from_pretrained(source, **safe)
-        model = loader.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, **safe)
+        model, loading = loader.from_pretrained(
+            source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **safe
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{name} {component.path}: not a transformers checkpoint with a {what} ({error})"
         ) from error
+    if loading["missing_keys"]:  # transformers would go on with random numbers in their place
+        lacks = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ValueError(f"{name} {component.path}: the weights lack {lacks}")
     return model.eval(), prepares
 
 

@@ -13,13 +13,21 @@ if TYPE_CHECKING:
 
 
 def load_vae(component: Component, dtype: torch.dtype = torch.float32) -> "AutoencoderKL":
-    """The diffusers AutoencoderKL in a component's folder, for inference."""
+    """The diffusers AutoencoderKL in a component's folder, for inference.
+
+    Raises:
+        ValueError: it is none, or lacks weights.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = component_folder(component, "vae")
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         require_file(folder, name, f"an AutoencoderKL's {name}")
-    vae = AutoencoderKL.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
+    vae, loading = AutoencoderKL.from_pretrained(
+        str(folder), torch_dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if loading["missing_keys"]:  # diffusers would go on with random numbers in their place
+        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     return vae.eval().requires_grad_(False)
 
 

@@ -13,6 +13,7 @@ from darkroom.components.base import Component
 from darkroom.components.use import TextEncoderUse
 from darkroom.config.component_files import component_files, network_folder, read_json_file
 from darkroom.config.run import Cache, Run
+from darkroom.families.base import DiffusersSection
 from darkroom.families.table import FAMILIES
 
 _WEIGHTS = "model.safetensors"
@@ -41,7 +42,10 @@ def check_fits(run: Run, components: Mapping[str, Component], root: Path) -> Non
     network = read_json_file(network_folder(folder, FAMILIES[run.model.family].part) / "config.json")
     vae = read_json_file(component_files(components[run.cache.vae], root) / "config.json")
     sizes = _cache_sizes(vae or {}, found, run.cache.encoders)
-    if network is None or sizes is None:
+    if network is None:
+        return
+    _check_class(run, network)
+    if sizes is None:
         return
     differ = [
         f"its {name} is {network[name]}, but {_plain(value)} is needed"
@@ -52,6 +56,16 @@ def check_fits(run: Run, components: Mapping[str, Component], root: Path) -> Non
         raise ValueError(
             f"model.pretrained: {run.model.pretrained} does not fit cache.vae and the text encoders:"
             f" {'; '.join(differ)}"
+        )
+
+
+def _check_class(run: Run, network: Mapping[str, Any]) -> None:
+    """Refuse weights of another class of diffusers than the family's, which would load as random numbers."""
+    found = network.get("_class_name")
+    if isinstance(run.model, DiffusersSection) and found is not None and found != run.model.network_class[1]:
+        raise ValueError(
+            f"model.pretrained: {run.model.pretrained} is a {found}, and a {run.model.family} is a"
+            f" {run.model.network_class[1]}"
         )
 
 

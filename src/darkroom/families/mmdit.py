@@ -71,7 +71,7 @@ def needed(_: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
 def build(section: MMDiTModel, sizes: Mapping[str, Any], folder: Path | None) -> tuple["MMDiT", None]:
     """See `Family`."""
     from darkroom.exported.mmdit import JointBlock, MMDiT
-    from darkroom.families.stock import check_fits, plain
+    from darkroom.families.stock import check_fits, check_whole, plain
 
     network = MMDiT(
         **needed({}, sizes),
@@ -87,7 +87,8 @@ def build(section: MMDiTModel, sizes: Mapping[str, Any], folder: Path | None) ->
         learned_time_scale=section.learned_time_scale,
     )
     if folder is not None:
-        other = MMDiT.from_pretrained(str(folder))
+        other, loading = MMDiT.from_pretrained(str(folder), output_loading_info=True)
+        check_whole(loading, folder)
         wanted = {k: plain(v) for k, v in network.config.items() if k != "position_interpolation"}
         check_fits(other.config, wanted, folder)
         network.load_state_dict(other.state_dict())

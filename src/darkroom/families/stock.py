@@ -24,7 +24,10 @@ def build_network(
         ValueError: parameters or weights that do not fit the cache.
     """
     if folder is not None:
-        network = cls.from_pretrained(str(folder), torch_dtype=torch.float32, use_safetensors=True)
+        network, loading = cls.from_pretrained(
+            str(folder), torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        check_whole(loading, folder)
         check_fits(network.config, derived(network.config), folder)
     else:
         params = dict(section.params or {})
@@ -41,6 +44,16 @@ def build_network(
     if section.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     return network
+
+
+def check_whole(loading: Mapping[str, Any], folder: Path) -> None:
+    """Refuse weights that lack some, which diffusers would make up; `loading` is what it tells of them."""
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"model.pretrained: the weights in {folder} lack {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}, which would begin as random numbers"
+        )
 
 
 def check_fits(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

@@ -221,7 +221,12 @@ def load_part(folder: Path, library: str, name: str) -> Any:
     if not issubclass(cls, nn.Module):
         return cls.from_pretrained(str(folder), **code)
     # transformers would keep the precision of the files.
-    return cls.from_pretrained(str(folder), use_safetensors=True, variant=_variant(folder)).float().eval()
+    part, loading = cls.from_pretrained(
+        str(folder), use_safetensors=True, variant=_variant(folder), output_loading_info=True
+    )
+    if loading["missing_keys"]:  # both libraries would go on with random numbers in their place
+        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
+    return part.float().eval()
 
 
 def _variant(folder: Path) -> str | None:
