@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from PIL import Image
 from darkroom.report.build import DatasetInputs, ReportInputs
 from darkroom.store import read_table, write_json, write_manifest, write_table, write_tar
 from darkroom.store.drawn import write_chunk
+from darkroom.train.goodput import Account
 from darkroom_demo.captions import long_caption, short_caption
 from darkroom_demo.prompts import prompt_records
 from darkroom_demo.render import render
@@ -205,7 +207,9 @@ def _training(root: Path, rng: np.random.Generator, steps: int = 1500) -> dict:
         benchmarks[stage][0].write_text(
             f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}.1\t0:00:01\t{memory}\t1\n", encoding="utf-8"
         )
+    (root / "goodput.json").write_text(json.dumps(asdict(Account(210.0, 3.5, 12.0, 8.0, 17.0, 400.0))))
     return {
+        "goodput": root / "goodput.json",
         "history": root / "history.parquet",
         "samples": [root / "samples_0500.png"],
         "benchmarks": benchmarks,

@@ -147,7 +147,7 @@ def test_open_diffusions_running_mean_hid_stalls_and_ours_shows_them_in_their_li
         history.restore(torch.zeros(history.num_done + 10, history.rows.shape[1], dtype=torch.float64))
         progress.report(history, 0.0)
     progress.close()
-    assert [float(re.search(r"([\d.]+) img/s", line)[1]) for line in lines] == [10.0, 1.0]
+    assert [float(re.search(r"([\d.]+) img/s", line)[1]) for line in lines[:2]] == [10.0, 1.0]
 
 
 def test_open_diffusion_evaluated_filters_as_code_and_nothing_of_ours_evaluates_or_unpickles():

@@ -1,5 +1,6 @@
 """The report: one file that loads nothing, believes nothing, and says what is missing."""
 
+import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -8,14 +9,16 @@ from html.parser import HTMLParser
 import numpy as np
 import polars as pl
 import pytest
-from report_inputs import HOSTILE, make_inputs
+from report_inputs import HOSTILE, STAGES, make_inputs
 
 from darkroom.report.build import DatasetInputs, ReportInputs, build_report
 from darkroom.report.data import after_gates, read_captions, read_funnel
 from darkroom.report.plots import running_mean
 from darkroom.report.results import read_pictures, read_results
-from darkroom.report.runs import clock, read_chain, read_costs
+from darkroom.report.runs import clock, read_chain, read_costs, read_goodput
+from darkroom.report.times import digest_without_times
 from darkroom.store import read_table, write_table
+from darkroom.train.goodput import LABELS
 from darkroom_demo.captions import long_caption, short_caption
 from darkroom_demo.judge import caption_is_right
 from darkroom_demo.scenes import Scene, Thing
@@ -255,6 +258,20 @@ def test_costs_add_time_and_take_the_largest_memory(tmp_path):
     (row,) = costs["rows"]
     assert (row["jobs"], row["seconds"], row["memory_mib"]) == (3, 18.5, 250.5)
     assert [clock(s) for s in (4.2, 59, 185, 7500)] == ["4.2 s", "59 s", "3 min 05 s", "2 h 05 min"]
+
+
+def test_the_page_tells_where_the_trainings_time_went_and_its_digest_does_not(inputs, tmp_path):
+    page = build_report(inputs, tmp_path / "report.html")
+    told = Page(page.read_text()).text["cost"]
+    assert all(label in told for label in LABELS.values()) and "6 min 40 s" in told and "61 %" in told
+    without = build_report(replace(inputs, goodput=None), tmp_path / "without.html")
+    assert "steps that count" not in without.read_text()
+    assert digest_without_times(page, STAGES) == digest_without_times(without, STAGES)
+    wrong = tmp_path / "goodput.json"
+    for body in ({"steps": 1.0}, {**dict.fromkeys(LABELS, 1.0), "steps": "<b>"}):
+        wrong.write_text(json.dumps(body))
+        with pytest.raises(ValueError, match=r"goodput.json: should hold the seconds of steps, waiting"):
+            read_goodput(wrong)
 
 
 def test_a_broken_chain_of_manifests_is_marked(inputs, tmp_path):

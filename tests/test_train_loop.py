@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,8 +216,10 @@ def test_one_ctrl_c_that_comes_twice_saves_and_a_second_one_kills():
 def test_the_log_tells_step_loss_speed_and_wait(cache, tmp_path):
     lines = []
     run(cache, tmp_path, changed(num_steps=8), log=lines.append)
-    assert [line.split(",")[0] for line in lines] == ["train: step 4/8", "train: step 5/8", "train: step 8/8"]
-    assert all("img/s" in line and "waiting for data" in line and "left" in line for line in lines)
+    steps = ["train: step 4/8", "train: step 5/8", "train: step 8/8"]
+    assert [line.split(",")[0] for line in lines[:-1]] == steps
+    assert all("img/s" in line and "waiting for data" in line and "left" in line for line in lines[:-1])
+    assert re.fullmatch(r"train: goodput \d+\.\d% of [\d:]+ since the first start; .*to start", lines[-1])
     assert list((tmp_path / "tensorboard").iterdir())
 
 

@@ -12,6 +12,7 @@ with job(snakemake.log[0], snakemake.threads):
     from darkroom.report.times import digest_without_times
     from darkroom.score.pictures import ScoredPictures
     from darkroom.sources.table import SOURCES
+    from darkroom.train.goodput import GOODPUT
 
     def listed(value: str | Sequence[str]) -> list[Path]:
         """What is one for a run on one dataset, and a list for others."""
@@ -77,6 +78,9 @@ with job(snakemake.log[0], snakemake.threads):
             history=paths["history"],
             samples=sorted(paths["samples"].glob("*.png")),
             benchmarks=benchmarks,
+            goodput=next(
+                (path for logs in params.logs if (path := Path(logs, "train", GOODPUT)).is_file()), None
+            ),
             manifests=manifests,
             config={stage: read_manifest(path)["params"] for stage, path in manifests.items()},
         ),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from darkroom.store import (
     read_table,
     replacing,
     sha256_file,
+    write_json,
     write_manifest,
 )
 from darkroom.trackers.base import Tracked, TrackerSection
@@ -76,6 +78,7 @@ with ends_when_stopped(), job(args.log, settings.num_threads):
         from darkroom.models.training_components import TrainingComponents
         from darkroom.train.checkpoint import run_key
         from darkroom.train.distributed import find_ranks
+        from darkroom.train.goodput import GOODPUT, account, read_journal
         from darkroom.train.inputs import SampleFiles, TrainInputs
         from darkroom.train.phases import find_initial, made_from
         from darkroom.train.samples import copy_samples, sample_writer
@@ -153,4 +156,5 @@ with ends_when_stopped(), job(args.log, settings.num_threads):
             files=[args.model, args.untrained, args.samples, args.history, args.loss],
             counts=counts,
         )
+        write_json(args.log.with_name(GOODPUT), asdict(account(read_journal(run_dir))))
         tell(summary_line("train", counts))

@@ -59,6 +59,7 @@ class ReportInputs:
         history: the training's history.parquet.
         samples: PNG sheets drawn during training; the last number in a name is the step.
         benchmarks: stage -> Snakemake's benchmark files, in the order of the page.
+        goodput: where the training's time went, see `train.goodput.Account`.
         manifests: stage -> manifest.json, in the order of the page.
         config: the resolved configuration, by section.
     """
@@ -72,6 +73,7 @@ class ReportInputs:
     history: Path | None = None
     samples: Sequence[Path] = ()
     benchmarks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    goodput: Path | None = None
     manifests: Mapping[str, Path] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,6 +122,7 @@ def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) ->
         "train_counts": next((row["counts"] for row in chain if row["stage"] == "train"), {}),
         "samples": runs.read_samples(_some_here(inputs.samples)),
         "costs": runs.read_costs(benchmarks),
+        "goodput": _maybe(runs.read_goodput, _here(inputs.goodput)),
         "chain": chain,
         "config": {name: runs.as_text(value) for name, value in inputs.config.items()},
     }

@@ -14,6 +14,7 @@ from darkroom.metrics.table import METRICS
 from darkroom.report.inline import file_uri
 from darkroom.report.plots import bins_chart, loss_chart, steps_chart
 from darkroom.store import read_manifest, read_table, sha256_path
+from darkroom.train.goodput import LABELS
 
 
 def read_history(path: Path) -> dict[str, Any]:
@@ -89,6 +90,22 @@ def read_costs(benchmarks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         row["share"] = row["seconds"] / longest
         row["time"] = clock(row["seconds"])
     return {"rows": rows, "total": clock(sum(row["seconds"] for row in rows))}
+
+
+def read_goodput(path: Path) -> list[dict[str, Any]]:
+    """Where the training's time went, from the file that it leaves beside its log.
+
+    Raises:
+        ValueError: it is not what a training writes.
+    """
+    body = json.loads(path.read_text(encoding="utf-8"))
+    if set(body) != set(LABELS) or not all(isinstance(seconds, float) for seconds in body.values()):
+        raise ValueError(f"{path}: should hold the seconds of {', '.join(LABELS)}")
+    whole = sum(body.values()) or 1.0
+    return [
+        {"label": label, "time": clock(body[name]), "share": body[name] / whole}
+        for name, label in LABELS.items()
+    ]
 
 
 def read_chain(manifests: Mapping[str, Path]) -> list[dict[str, Any]]:

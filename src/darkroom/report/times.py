@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from darkroom.store.found import read_bytes, shown
+from darkroom.train.goodput import LABELS
 
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 # A page holds its pictures; this is some hundred times a large one.
@@ -20,13 +21,14 @@ _TAG = re.compile(
     r'(?: class="[a-z ]*"| style="(?:display: block|width: [\d.e+-]+%)")*>'
 )
 _WORDS = re.compile(r"[^\W\d_]+|\S")
-_SIGNS = {*".,;:'\N{EN DASH}"}
+_SIGNS = {*".,;:%'\N{EN DASH}"}
 _SENTENCES = (
     "Stage Jobs Time Memory of jobs all stages together No benchmarks were given"
     " Time is added up over a stage s jobs which may have run side by side"
     " memory is that of its largest job h min s MiB"
+    " Of the training from its first start to its end with all that stopped it Training Share"
 )
-_VOCABULARY = {*_SIGNS, *_SENTENCES.split()}
+_VOCABULARY = {*_SIGNS, *_SENTENCES.split(), *" ".join(LABELS.values()).replace(",", "").split()}
 
 
 def digest_without_times(path: str | Path, stages: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
 """What a training leaves on its way: lines in the log, checkpoints, snapshots and pictures."""
 
+from contextlib import nullcontext
+
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import Writer
 from darkroom.train.distributed import SINGLE, RankGroup, wait_for_first
@@ -60,21 +62,20 @@ class Outputs:
             self._state.history.flush()
             if progress is not None:
                 progress.report(self._state.history, seconds_waited)
-        if is_validated:
-            self._validate(step)
-        if is_saved or is_kept:
-            self._save(step, is_saved, is_kept)
-        is_drawn = self._run.on_sample is not None and _is_due(step, settings)
-        if self._run.on_sample is not None and is_drawn:
-            with self._model.whole_average() as drawn:
-                if progress is not None:
-                    progress.picture(step, self._run.on_sample(drawn, step))
-        if is_last:
-            self._writer.finish()
-        if is_saved or is_kept or is_drawn:
-            # Rank 0 may have been busy for longer than a collective waits; and a launcher ends all ranks when one
-            # has left, while it may still be writing.
-            wait_for_first(self._run.ranks)
+        with nullcontext() if progress is None else progress.beside():
+            if is_validated:
+                self._validate(step)
+            if is_saved or is_kept:
+                self._save(step, is_saved, is_kept)
+            is_drawn = self._run.on_sample is not None and _is_due(step, settings)
+            if is_drawn:
+                self._draw(step)
+            if is_last:
+                self._writer.finish()
+            if is_saved or is_kept or is_drawn:
+                # Rank 0 may have been busy for longer than a collective waits; and a launcher ends all ranks when
+                # one has left, while it may still be writing.
+                wait_for_first(self._run.ranks)
 
     def _is_validated(self, step: int) -> bool:
         validation = self._settings.validation
@@ -88,6 +89,12 @@ class Outputs:
         self._state.history.add_validation(losses)
         if self._progress is not None:
             self._progress.validation(step, losses)
+
+    def _draw(self, step: int) -> None:
+        assert self._run.on_sample is not None
+        with self._model.whole_average() as drawn:
+            if self._progress is not None:
+                self._progress.picture(step, self._run.on_sample(drawn, step))
 
     def _is_kept(self, step: int) -> bool:
         """Whether a snapshot is due; a training that is judged may stop at any of its last steps."""

@@ -19,6 +19,7 @@ from darkroom.store import write_table
 from darkroom.trackers.base import Board
 from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
+from darkroom.train.goodput import JOURNAL, Account, Journal
 from darkroom.train.step import NUM_BINS, learning_rate_at
 
 BIN_COLUMNS = [f"loss_bin_{number}" for number in range(NUM_BINS)]
@@ -162,6 +163,9 @@ class Progress:
         for name, start in starts.items():
             with self._forgiving(name):
                 self._boards[name] = start()
+        self._journal: Journal | None = None
+        with self._forgiving(JOURNAL):
+            self._journal = Journal(run_dir, first_step)
         self._start = self._last = time.perf_counter()
         self._first_step = self._last_step = first_step
         self._last_wait = 0.0
@@ -188,6 +192,8 @@ class Progress:
             f"{speed:.1f} img/s, {wait:.1%} waiting for data, {_clock(left)} left"
         )
         scalars |= {"images_per_second": speed, "data_wait_share": wait}
+        if (account := self._note(step, seconds_waited)) is not None:
+            scalars["goodput"] = account.goodput
         for number, name in enumerate(BIN_COLUMNS):
             found = rows[:, 3 + number][np.isfinite(rows[:, 3 + number])]
             if len(found):
@@ -196,6 +202,18 @@ class Progress:
             with self._forgiving(name):
                 board.scalars(step, {key: float(value) for key, value in scalars.items()})
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """In the block the training does something else than steps."""
+        began = time.perf_counter()
+        yield
+        if self._journal is not None:
+            self._journal.beside(time.perf_counter() - began)
+
+    def _note(self, step: int, seconds_waited: float) -> Account | None:
+        with self._forgiving(JOURNAL):
+            return None if self._journal is None else self._journal.note(step, seconds_waited)
 
     def validation(self, step: int, losses: npt.NDArray[np.float64]) -> None:
         """Tell the validation losses (len(VALIDATION_COLUMNS),) after `step` completed steps."""
@@ -215,8 +233,12 @@ class Progress:
                 board.picture(step, picture)
 
     def close(self) -> None:
-        """Write out what boards still hold back."""
+        """Write out what boards still hold back, and tell where the time went."""
         self._mark.close()
+        account = self._note(self._last_step, self._last_wait)
+        if account is not None and self._journal is not None:
+            self._log(f"train: {account.told}")
+            self._journal.close()
         for name, board in self._boards.items():
             with self._forgiving(name):
                 board.close()
