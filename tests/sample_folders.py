@@ -30,13 +30,13 @@ FEW = Sampling(num_inference_steps=3, guidance_scale=3.0, width_px=32, height_px
 PLAIN = DrawOptions(FEW, dtype="float32")
 
 
-def text_tower(folder: Path, kind):
+def text_tower(folder: Path, kind, positions: int = CONTEXT):
     write_clip(folder)
-    tokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=CONTEXT)
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=positions)
     torch.manual_seed(3)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, projection_dim=16,
-        num_attention_heads=2, max_position_embeddings=CONTEXT, bos_token_id=tokenizer.bos_token_id,
+        num_attention_heads=2, max_position_embeddings=positions, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     return kind(config).eval(), tokenizer
@@ -51,7 +51,8 @@ def ours(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def stable_diffusion(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sd")
-    text, tokenizer = text_tower(folder / "text", CLIPTextModel)
+    # As many as the published one has, which a run may ask for.
+    text, tokenizer = text_tower(folder / "text", CLIPTextModel, 77)
     torch.manual_seed(4)
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
