@@ -13,6 +13,7 @@ from darkroom.components.base import Component
 from darkroom.components.classifier import ImageClassifier
 from darkroom.components.files import component_folder, load_transformers, require_file
 from darkroom.components.onnx_classifier import load_onnx_classifier
+from darkroom.components.processors import processor_options
 from darkroom.imports import quick_imports
 
 
@@ -27,9 +28,8 @@ class _Transformers(ImageClassifier):
 
     @property
     def takes(self) -> dict[str, Any]:
-        """As of every `ImageClassifier`: the processor's options."""
-        options = json.loads(self.processor.to_json_string())
-        return {name: value for name, value in sorted(options.items()) if value is not None}
+        """As of every `ImageClassifier`."""
+        return processor_options(self.processor)
 
     @torch.no_grad()
     def probabilities(self, images: Sequence[np.ndarray]) -> Tensor:

@@ -12,6 +12,7 @@ from darkroom.components.detector import MASK2FORMER, Found, ObjectDetector, lab
 from darkroom.components.files import component_folder, load_transformers, require_file
 from darkroom.components.onnx import open_session
 from darkroom.components.onnx_detector import OnnxDetector, prepared, read_outputs
+from darkroom.components.processors import processor_options
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -27,9 +28,8 @@ class _Transformers(ObjectDetector):
 
     @property
     def takes(self) -> dict[str, Any]:
-        """As of every `ObjectDetector`: the processor's options."""
-        options = json.loads(self.processor.to_json_string())
-        return {name: value for name, value in sorted(options.items()) if value is not None}
+        """As of every `ObjectDetector`."""
+        return processor_options(self.processor)
 
     @torch.no_grad()
     def detect(self, image: np.ndarray, min_score: float) -> list[Found]:
