@@ -41,19 +41,11 @@ rule measure_references:
         "../workflow/scripts/measure_features.py"
 
 
-# The same of a run on several datasets.
-rule measure_mixed_references:
-    input:
-        unpack(all_real_pictures),
-        components=extractor_files,
+# The same of a run on several datasets, with its own files.
+use rule measure_references as measure_mixed_references with:
     output:
         features=f"{RUN}/features/{{features}}.{REAL}.{{span}}.safetensors",
     log:
         f"{RUN_LOGS}/measure/{{features}}.{REAL}.{{span}}.log",
     benchmark:
         f"{RUN_LOGS}/measure/{{features}}.{REAL}.{{span}}.tsv"
-    threads: 2
-    params:
-        asked=extractor_of_job,
-    script:
-        "../workflow/scripts/measure_features.py"

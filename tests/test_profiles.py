@@ -123,7 +123,7 @@ def test_dvc_submits_the_same_jobs(on_shims: TinyProject) -> None:
 
 def rules() -> set[str]:
     text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
-    return set(re.findall(r"^ *rule (\w+):", text, re.MULTILINE))
+    return set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:", text, re.MULTILINE))
 
 
 def test_every_rule_is_either_local_or_sent_to_the_cluster() -> None:

@@ -50,24 +50,24 @@ class Account:
     @property
     def total(self) -> float:
         """From the first start on."""
-        return sum(self.shares(1.0).values())
+        return sum(asdict(self).values())
 
     @property
     def goodput(self) -> float:
-        """The share of `steps`; 0 before anything is done."""
-        return self.steps / self.total if self.total > 0 else 0.0
+        """The share of `steps`."""
+        return self.shares["steps"]
 
     @property
     def told(self) -> str:
         """It in words, for a log."""
-        shares = self.shares(max(self.total, 1e-9))
-        rest = ", ".join(f"{share:.1%} {LABELS[name]}" for name, share in shares.items() if name != "steps")
+        rest = ", ".join(f"{of:.1%} {LABELS[name]}" for name, of in self.shares.items() if name != "steps")
         whole = timedelta(seconds=round(self.total))
         return f"goodput {self.goodput:.1%} of {whole} since the first start; {rest}"
 
-    def shares(self, whole: float) -> dict[str, float]:
-        """Each as a share of `whole`."""
-        return {name: seconds / whole for name, seconds in asdict(self).items()}
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each as a share of the total; 0 before anything is done."""
+        return {name: seconds / (self.total or 1.0) for name, seconds in asdict(self).items()}
 
 
 @dataclass(frozen=True)
