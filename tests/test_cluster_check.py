@@ -133,6 +133,18 @@ def test_a_rule_that_there_is_not_is_named() -> None:
     assert found == [Finding("trian_run", "no rule has this name; did you mean train_run?")]
 
 
+def test_the_rules_that_the_profile_names_are_there() -> None:
+    assert check_rules(read_profile(ROOT / "profiles" / "slurm"), rule_names(ROOT)) == []
+
+
+def test_a_rule_made_from_another_has_a_name_too(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        "rule a:\n    shell: 'true'\n\nif True:\n    use rule a as b with:\n        output: 'b'\n\n"
+        "use rule a as c:\n\ncheckpoint d :\n    shell: 'true'\n"
+    )
+    assert rule_names(tmp_path) == {"a", "b", "c", "d"}
+
+
 def test_a_misspelt_rule_is_found_among_the_threads_too(tmp_path: Path) -> None:
     profile = write_profile(
         tmp_path, set_threads={"trian_run": 2}, set_resources={"downlod_part": {"mem_mb": 1}}

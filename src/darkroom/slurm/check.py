@@ -29,7 +29,8 @@ def rule_names(folder: str | Path) -> set[str]:
     """The rules of a workflow, from the text of its Snakefile and its rules/*.smk."""
     files = [Path(folder, "Snakefile"), *sorted(Path(folder, "rules").glob("*.smk"))]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
-    return set(re.findall(r"^\s*(?:rule|checkpoint)\s+(\w+)\s*:", text, re.MULTILINE))
+    form = r"^\s*(?:rule|checkpoint|use\s+rule\s+\w+\s+as)\s+(\w+)\s*(?:with\s*)?:"
+    return set(re.findall(form, text, re.MULTILINE))
 
 
 def check_rules(requests: Sequence[Request], names: Collection[str]) -> list[Finding]:
