@@ -11,9 +11,7 @@ AUDIT = "test_audit.py::test_the_commands_of_the_docs_show_scores_draw_a_sample_
 CLUSTER = "test_cluster_chain.py::test_"
 ADOPT = "test_adopt.py::test_who_adopts_a_published_result_reruns_only_what_they_change"
 EXPORT = "test_format_lora_kohya.py::test_the_commands_of_the_docs_export_a_run"
-EMA = (
-    "test_train_post_hoc_ema.py::test_the_commands_of_the_docs_write_pipelines_with_averages_of_other_widths"
-)
+EMA = "test_ema_command.py::test_the_commands_of_the_docs_write_pipelines_with_averages_of_other_widths"
 WATCH = "test_chain_watch.py::test_legs_train_what_one_training_does_and_the_best_is_kept_beside_the_last"
 REWRITE = "test_chain_rewrite.py::test_captions_are_rewritten_cached_trained_on_shown_and_checked"
 DRAW = "test_draw_command.py::test_any_number_of_processes_draw_the_same_pictures"

@@ -85,7 +85,9 @@ class Server(ThreadingHTTPServer):
         self.keys: set[str | None] = set()
         self.bodies: list[dict[str, Any]] = []
         self.most = self.now = 0
-        self.counting = threading.Lock()
+        # So many requests wait until they are under way together, so that load does not decide `most`.
+        self.together = 1
+        self.counting = threading.Condition()
         self.ready_at, self.pages = 0.0, ["/v1/models", "/health"]
 
     @property
@@ -119,6 +121,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[request.caption] += 1
             self.server.keys.add(self.headers["Authorization"])
             self.server.bodies.append(body)
+            self.server.counting.notify_all()
+            self.server.counting.wait_for(lambda: self.server.most >= self.server.together, timeout=30)
         try:
             assert self.path == "/v1/chat/completions"
             self.server.reply(request)

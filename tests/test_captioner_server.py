@@ -46,7 +46,7 @@ def test_every_picture_gets_its_own_captions_in_the_tables_order_whatever_the_de
         time.sleep(random.random() * 0.03)
         request.answer()
 
-    server.reply = late
+    server.reply, server.together = late, 2
     table, counts = captioned(part, section(server.url), tmp_path / "many.parquet")
     assert table["caption_long"].to_list() == expected(jpegs, "long")
     assert table["caption_short"].to_list() == expected(jpegs, "short")

@@ -91,13 +91,13 @@ def test_of_several_pieces_of_pixels_one_with_a_wrong_checksum_is_enough() -> No
 
 
 def _silent(_: socket.socket) -> None:
-    time.sleep(3)
+    time.sleep(30)
 
 
 def _drip(sock: socket.socket) -> None:
     for byte in b"\x16\x03\x03\x40\x00" + bytes(100):
         sock.sendall(bytes((byte,)))
-        time.sleep(0.05)
+        time.sleep(0.3)
 
 
 def _alerts(sock: socket.socket) -> None:
@@ -110,7 +110,7 @@ def test_a_handshake_without_end_ends_in_the_whole_time(serve: Callable[[socket.
     with raw_server(serve) as port:
         started = time.monotonic()
         found = failure(port, "https", timeout_s=60.0, total_timeout_s=0.6)
-        assert found.status in {"timeout", "connection_error"} and time.monotonic() - started < 2.5
+        assert found.status in {"timeout", "connection_error"} and time.monotonic() - started < 20
         assert found.status == "timeout" or serve is _alerts
 
 

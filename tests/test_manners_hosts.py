@@ -30,14 +30,18 @@ from darkroom.settings.download import Manners
 class Gauge:
     """Counts the requests that a server is answering at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        # So many requests wait until they are answered together, however late a job begins.
+        self.together = together
         self.now = self.most = self.all = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
 
     def answer(self, handler: Handler) -> None:
         with self._lock:
             self.now, self.all = self.now + 1, self.all + 1
             self.most = max(self.most, self.now)
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: self.most >= self.together, timeout=20)
         time.sleep(0.05)
         with self._lock:
             # Before the answer's last byte: then the client may ask again.
@@ -92,7 +96,7 @@ def two_jobs(
 def test_two_jobs_together_hold_no_more_connections_to_a_host_than_one_may(
     tmp_path: Path, is_shared: bool
 ) -> None:
-    gauge = Gauge()
+    gauge = Gauge(1 if is_shared else 3)
     with serving() as server:
         server.routes["/gauge"] = gauge.answer
         folders = [tmp_path / "hosts", tmp_path / ("hosts" if is_shared else "others")]

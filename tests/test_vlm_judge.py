@@ -107,7 +107,7 @@ UNTRAINED = ["grey", "grey", "grey", "green", "grey", "blue"]
 def test_every_picture_is_asked_its_prompts_questions_and_scored_by_category(
     tmp_path: Path, server: Server
 ) -> None:
-    server.reply = truly
+    server.reply, server.together = truly, 2
     inputs = write_drawn(
         tmp_path, {"trained": [*TRAINED, "red", "red"], "untrained": [*UNTRAINED, "red", "red"]},
         [*RECORDS, NO_QUESTIONS],
