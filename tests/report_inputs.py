@@ -14,6 +14,7 @@ from darkroom.report.build import DatasetInputs, ReportInputs
 from darkroom.store import read_table, write_json, write_manifest, write_table, write_tar
 from darkroom.store.drawn import write_chunk
 from darkroom.train.goodput import Account
+from darkroom.train.speeds import BucketSpeed, Speeds
 from darkroom_demo.captions import long_caption, short_caption
 from darkroom_demo.prompts import prompt_records
 from darkroom_demo.render import render
@@ -208,8 +209,12 @@ def _training(root: Path, rng: np.random.Generator, steps: int = 1500) -> dict:
             f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}.1\t0:00:01\t{memory}\t1\n", encoding="utf-8"
         )
     (root / "goodput.json").write_text(json.dumps(asdict(Account(210.0, 3.5, 12.0, 8.0, 17.0, 400.0))))
+    buckets = {"64x64": BucketSpeed(800, 200.0, 25_600, 6e13), "96x48": BucketSpeed(200, 40.0, 6_400, 1.5e13)}
+    speeds = Speeds("NVIDIA H200", 1, 989.4e12, buckets)
+    (root / "speeds.json").write_text(json.dumps(asdict(speeds)))
     return {
         "goodput": root / "goodput.json",
+        "speeds": root / "speeds.json",
         "history": root / "history.parquet",
         "samples": [root / "samples_0500.png"],
         "benchmarks": benchmarks,

@@ -264,7 +264,9 @@ def test_the_page_tells_where_the_trainings_time_went_and_its_digest_does_not(in
     page = build_report(inputs, tmp_path / "report.html")
     told = Page(page.read_text()).text["cost"]
     assert all(label in told for label in LABELS.values()) and "6 min 40 s" in told and "61 %" in told
-    without = build_report(replace(inputs, goodput=None), tmp_path / "without.html")
+    for text in ("96x48", "128.0", "0.300", "160.0", "0.375", "TFLOP/s"):
+        assert text in told
+    without = build_report(replace(inputs, goodput=None, speeds=None), tmp_path / "without.html")
     assert "steps that count" not in without.read_text()
     assert digest_without_times(page, STAGES) == digest_without_times(without, STAGES)
     wrong = tmp_path / "goodput.json"

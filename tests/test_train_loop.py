@@ -217,8 +217,13 @@ def test_the_log_tells_step_loss_speed_and_wait(cache, tmp_path):
     lines = []
     run(cache, tmp_path, changed(num_steps=8), log=lines.append)
     steps = ["train: step 4/8", "train: step 5/8", "train: step 8/8"]
-    assert [line.split(",")[0] for line in lines[:-1]] == steps
-    assert all("img/s" in line and "waiting for data" in line and "left" in line for line in lines[:-1])
+    told = [line for line in lines if line.startswith("train: step")]
+    assert [line.split(",")[0] for line in told] == steps
+    assert all("waiting for data" in line and "left" in line for line in told)
+    assert all(re.search(r"\d img/s \([\d.e-]+ TFLOP/s\),", line) for line in told)
+    by_bucket = [line for line in lines if line.startswith("train: bucket")]
+    assert len(by_bucket) == len(cache.uids) and lines == [*told, *by_bucket, lines[-1]]
+    assert sum(int(re.search(r": (\d+) steps, ", line)[1]) for line in by_bucket) == 8
     assert re.fullmatch(r"train: goodput \d+\.\d% of [\d:]+ since the first start; .*to start", lines[-1])
     assert list((tmp_path / "tensorboard").iterdir())
 

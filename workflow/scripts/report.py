@@ -13,6 +13,12 @@ with job(snakemake.log[0], snakemake.threads):
     from darkroom.score.pictures import ScoredPictures
     from darkroom.sources.table import SOURCES
     from darkroom.train.goodput import GOODPUT
+    from darkroom.train.speeds import SPEEDS
+
+    def beside_log(name: str) -> Path | None:
+        """What the training left beside its log."""
+        found = (Path(logs, "train", name) for logs in snakemake.params.logs)
+        return next((path for path in found if path.is_file()), None)
 
     def listed(value: str | Sequence[str]) -> list[Path]:
         """What is one for a run on one dataset, and a list for others."""
@@ -78,9 +84,8 @@ with job(snakemake.log[0], snakemake.threads):
             history=paths["history"],
             samples=sorted(paths["samples"].glob("*.png")),
             benchmarks=benchmarks,
-            goodput=next(
-                (path for logs in params.logs if (path := Path(logs, "train", GOODPUT)).is_file()), None
-            ),
+            goodput=beside_log(GOODPUT),
+            speeds=beside_log(SPEEDS),
             manifests=manifests,
             config={stage: read_manifest(path)["params"] for stage, path in manifests.items()},
         ),

@@ -82,6 +82,7 @@ with ends_when_stopped(), job(args.log, settings.num_threads):
         from darkroom.train.inputs import SampleFiles, TrainInputs
         from darkroom.train.phases import find_initial, made_from
         from darkroom.train.samples import copy_samples, sample_writer
+        from darkroom.train.speeds import SPEEDS, read_speeds
         from darkroom.train.stage import TrainOutputs, train, train_until
 
     stopped = None
@@ -157,4 +158,6 @@ with ends_when_stopped(), job(args.log, settings.num_threads):
             counts=counts,
         )
         write_json(args.log.with_name(GOODPUT), asdict(account(read_journal(run_dir))))
+        if (run_dir / SPEEDS).is_file():
+            write_json(args.log.with_name(SPEEDS), asdict(read_speeds(run_dir / SPEEDS)))
         tell(summary_line("train", counts))

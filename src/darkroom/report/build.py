@@ -60,6 +60,7 @@ class ReportInputs:
         samples: PNG sheets drawn during training; the last number in a name is the step.
         benchmarks: stage -> Snakemake's benchmark files, in the order of the page.
         goodput: where the training's time went, see `train.goodput.Account`.
+        speeds: how fast its steps were, by bucket, see `train.speeds`.
         manifests: stage -> manifest.json, in the order of the page.
         config: the resolved configuration, by section.
     """
@@ -74,6 +75,7 @@ class ReportInputs:
     samples: Sequence[Path] = ()
     benchmarks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     goodput: Path | None = None
+    speeds: Path | None = None
     manifests: Mapping[str, Path] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,6 +125,7 @@ def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) ->
         "samples": runs.read_samples(_some_here(inputs.samples)),
         "costs": runs.read_costs(benchmarks),
         "goodput": _maybe(runs.read_goodput, _here(inputs.goodput)),
+        "speeds": _maybe(runs.read_speeds, _here(inputs.speeds)),
         "chain": chain,
         "config": {name: runs.as_text(value) for name, value in inputs.config.items()},
     }

@@ -14,6 +14,7 @@ from darkroom.metrics.table import METRICS
 from darkroom.report.inline import file_uri
 from darkroom.report.plots import bins_chart, loss_chart, steps_chart
 from darkroom.store import read_manifest, read_table, sha256_path
+from darkroom.train import speeds
 from darkroom.train.goodput import LABELS
 
 
@@ -105,6 +106,25 @@ def read_goodput(path: Path) -> list[dict[str, Any]]:
     return [
         {"label": label, "time": clock(body[name]), "share": body[name] / whole}
         for name, label in LABELS.items()
+    ]
+
+
+def read_speeds(path: Path) -> list[dict[str, Any]]:
+    """How fast the steps of each bucket were, from the file that a training leaves beside its log.
+
+    Raises:
+        ValueError: it is not what a training writes.
+    """
+    found = speeds.read_speeds(path)
+    return [
+        {
+            "bucket": name,
+            "steps": of.steps,
+            "images_per_second": of.images_per_second,
+            "tflops": None if of.flops_per_second is None else of.flops_per_second / 1e12,
+            "mfu": found.mfu(of),
+        }
+        for name, of in found.by_size()
     ]
 
 

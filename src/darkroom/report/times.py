@@ -21,12 +21,14 @@ _TAG = re.compile(
     r'(?: class="[a-z ]*"| style="(?:display: block|width: [\d.e+-]+%)")*>'
 )
 _WORDS = re.compile(r"[^\W\d_]+|\S")
-_SIGNS = {*".,;:%'\N{EN DASH}"}
+_SIGNS = {*".,;:%/'\N{EN DASH}"}
 _SENTENCES = (
     "Stage Jobs Time Memory of jobs all stages together No benchmarks were given"
     " Time is added up over a stage s jobs which may have run side by side"
     " memory is that of its largest job h min s MiB"
     " Of the training from its first start to its end with all that stopped it Training Share"
+    " Of the steps alone without waiting TFLOP s are those of one device MFU is their share of what it can do"
+    " Bucket x Steps Images"
 )
 _VOCABULARY = {*_SIGNS, *_SENTENCES.split(), *" ".join(LABELS.values()).replace(",", "").split()}
 

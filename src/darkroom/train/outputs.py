@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from darkroom.config.run import Train
 from darkroom.train.checkpoint import Writer
 from darkroom.train.distributed import SINGLE, RankGroup, wait_for_first
+from darkroom.train.meter import SpeedMeter
 from darkroom.train.parallel import DistributedModel
 from darkroom.train.record import Progress
 from darkroom.train.snapshots import snapshot_folder
@@ -27,6 +28,7 @@ class Outputs:
         run: TrainingRun,
         last_step: int,
         validator: Validator | None = None,
+        meter: SpeedMeter | None = None,
     ) -> None:
         self._model, self._state, self._settings, self._run = model, state, settings, run
         self._last_step, self._validator = last_step, validator
@@ -34,7 +36,7 @@ class Outputs:
         group = RankGroup(ranks) if model.is_sharded else SINGLE
         self._last_stable = settings.num_stable_steps
         self._writer = Writer(run.folder, run.log, run.check, group, self._last_stable)
-        told = run.folder, settings, num_done, run.log, run.boards
+        told = run.folder, settings, num_done, run.log, run.boards, meter
         self._progress = Progress(*told) if ranks.is_first else None
 
     def __enter__(self) -> "Outputs":

@@ -20,6 +20,8 @@ from darkroom.trackers.base import Board
 from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
 from darkroom.train.goodput import JOURNAL, Account, Journal
+from darkroom.train.meter import SpeedMeter
+from darkroom.train.speeds import SPEEDS, in_words, together
 from darkroom.train.step import NUM_BINS, learning_rate_at
 
 BIN_COLUMNS = [f"loss_bin_{number}" for number in range(NUM_BINS)]
@@ -150,8 +152,9 @@ class Progress:
         first_step: int,
         log: Log,
         boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
+        meter: SpeedMeter | None = None,
     ) -> None:
-        self._settings, self._log = settings, log
+        self._settings, self._log, self._meter = settings, log, meter
         self._mark = StepMark(run_dir)
         if self._mark.found or first_step:
             repeated = max(0, self._mark.found - first_step)
@@ -187,11 +190,12 @@ class Progress:
         trained = rows[np.isfinite(rows[:, 0])]
         loss, norm = (float(trained[:, i].mean()) if len(trained) else np.nan for i in (0, 2))
         scalars = {"loss": loss, "learning_rate": rows[-1, 1], "grad_norm": norm}
+        used, measured = self._measured(seconds)
         self._log(
             f"train: step {step}/{self._settings.num_steps}, loss {scalars['loss']:.4f}, "
-            f"{speed:.1f} img/s, {wait:.1%} waiting for data, {_clock(left)} left"
+            f"{speed:.1f} img/s{used}, {wait:.1%} waiting for data, {_clock(left)} left"
         )
-        scalars |= {"images_per_second": speed, "data_wait_share": wait}
+        scalars |= {"images_per_second": speed, "data_wait_share": wait, **measured}
         if (account := self._note(step, seconds_waited)) is not None:
             scalars["goodput"] = account.goodput
         for number, name in enumerate(BIN_COLUMNS):
@@ -202,6 +206,18 @@ class Progress:
             with self._forgiving(name):
                 board.scalars(step, {key: float(value) for key, value in scalars.items()})
         self._last, self._last_step, self._last_wait = now, step, seconds_waited
+
+    def _measured(self, seconds: float) -> tuple[str, dict[str, float]]:
+        """What the last `seconds` made of the device, in words and as scalars."""
+        with self._forgiving(SPEEDS):
+            if self._meter is not None:
+                speeds = self._meter.note()
+                flops, mfu = together(speeds, seconds)
+                found = {"tflops_per_device": None if flops is None else flops / 1e12, "mfu": mfu}
+                found |= {f"mfu_by_bucket/{name}": speeds.mfu(of) for name, of in speeds.buckets.items()}
+                known = {name: number for name, number in found.items() if number is not None}
+                return in_words(flops, mfu, speeds.num_ranks), known
+        return "", {}
 
     @contextmanager
     def beside(self) -> Iterator[None]:
@@ -235,6 +251,8 @@ class Progress:
     def close(self) -> None:
         """Write out what boards still hold back, and tell where the time went."""
         self._mark.close()
+        for line in self._meter.speeds.told() if self._meter is not None else ():
+            self._log(f"train: {line}")
         account = self._note(self._last_step, self._last_wait)
         if account is not None and self._journal is not None:
             self._log(f"train: {account.told}")

@@ -1,10 +1,15 @@
 """One training on a page: from step 0, a checkpoint or an earlier phase to the last step, or to a signal."""
 
+from contextlib import nullcontext
 from pathlib import Path
+
+import torch
 
 from darkroom.train.checkpoint import checkpoint_folder, newest_checkpoint, read_checkpoint
 from darkroom.train.distributed import StopVote, broadcast_from_first
-from darkroom.train.loader import BatchMaker, Loader
+from darkroom.train.flops import peak_flops, training_flops
+from darkroom.train.loader import BatchMaker, Loader, TrainBatch
+from darkroom.train.meter import SpeedMeter
 from darkroom.train.outputs import Outputs
 from darkroom.train.paired import make_plan
 from darkroom.train.parallel import DistributedModel
@@ -12,6 +17,7 @@ from darkroom.train.power_averages import PowerAverages
 from darkroom.train.record import History
 from darkroom.train.seen import find_samples_seen
 from darkroom.train.signals import Stopped, stop_signals
+from darkroom.train.speeds import Speeds
 from darkroom.train.state import TrainState, saved_history
 from darkroom.train.step import Stepper, make_optimizers
 from darkroom.train.training import Training, TrainingRun
@@ -72,6 +78,20 @@ class Trainer:
         """Why a checkpoint of the run directory is none of this training, or ""."""
         return self.history.why_not(saved_history(read_checkpoint(folder)))
 
+    def _speed_meter(self, device: torch.device) -> SpeedMeter:
+        """What measures this rank's steps."""
+        training, settings = self.training, self.settings
+        trained = [name for name, p in training.model.named_parameters() if p.requires_grad]
+        # The average has the model's shape, and neither shards nor kernels that shapes alone cannot pass.
+        whole = training.average
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        known = Speeds(name, self.run.ranks.world_size, peak_flops(name, settings.dtype), {})
+
+        def count(batch: TrainBatch) -> int:
+            return training_flops(whole, trained, batch.latents[:1], batch.conditioning[:1])
+
+        return SpeedMeter(self.run.folder, device, known, settings.global_batch_size, count, self.run.log)
+
     def _go_on(self, last_step: int) -> None:
         """The steps that are left until then: batch, step, record, save."""
         training, settings, ranks = self.training, self.settings, self.run.ranks
@@ -89,7 +109,8 @@ class Trainer:
         vote, seen = StopVote(ranks), find_samples_seen(self.run.folder, ranks)
         held_out = training.held_out
         validator = None if held_out is None else Validator(held_out, settings, ranks)
-        outputs = Outputs(self.model, state, settings, self.run, last_step, validator)
+        meter = self._speed_meter(stepper.device) if ranks.is_first else None
+        outputs = Outputs(self.model, state, settings, self.run, last_step, validator, meter)
         with stop_signals() as stop, outputs:
             if ranks.world_size > 1 and not self.model.is_sharded:
                 stepper.warm_up(batches.make(0))
@@ -97,7 +118,11 @@ class Trainer:
                 for batch in loader:
                     step = batch.step + 1
                     is_skipped = step in settings.skip_steps
-                    self.history.add(stepper.skipped() if is_skipped else stepper.step(batch))
+                    if is_skipped:
+                        self.history.add(stepper.skipped())
+                    else:
+                        with nullcontext() if meter is None else meter.step(batch):
+                            self.history.add(stepper.step(batch))
                     if state.powers is not None:
                         state.powers.update(step)
                     if seen is not None and not is_skipped:
