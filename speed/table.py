@@ -59,6 +59,14 @@ By profile, of rows that lose or miss their goal:
 - Imports: of the jobs of cache and training 3.6 s are diffusers' `AutoencoderKL` alone, whose packages import all
   their models, peft, xformers, torch._dynamo and parts of scipy.
 - Plan, nothing made: not explained. One run took 37 s on the day where ten took 8, and 5.7 s an hour before.
+
+## On a GPU
+
+`bash speed/gpu.sh --out FOLDER` takes at most eight minutes on one GPU: steps a second, TFLOP/s and MFU of
+trainings of SD2, SDXL, SD3-M, our MMDiT and Flux with LoRA, attention operators against each other with equal
+results, VAEs and text encoders, NCCL, and the tests that are skipped without a GPU. Weights are random,
+architectures the published ones. `python speed/gpu.py --dry` does the same with small networks on a CPU. No GPU
+was at hand yet, so no figure stands here.
 """
 
 
