@@ -35,6 +35,8 @@ rule cache_null:
         tensors=f"{CACHE}/cache/null.safetensors",
     log:
         f"{CACHE_LOGS}/cache/null.log",
+    benchmark:
+        f"{CACHE_LOGS}/cache/null.tsv"
     params:
         version=VERSIONS["cache"]["version"],
         settings=of_run(lambda project: settings(project.run.cache)),

@@ -18,6 +18,7 @@ from darkroom.config.retries import retries_path
 from darkroom.download.manners.crawl import check_contact
 from darkroom.graph import KINDS, make_graph, run_names
 from darkroom.publish import published_runs
+from darkroom.publish.listed import first_parts
 from darkroom.sources.table import is_fetched, look_at
 from darkroom.sources.withdrawn import read_withdrawn
 from darkroom.stages import (
@@ -39,6 +40,7 @@ def load_graph():
         known = {
             "run": config.get("run"),
             "published": published_runs(Path(CONFIG).parent),
+            "first_parts": first_parts(Path(CONFIG).parent),
         }
         unknown = sorted(key for key in config if config[key] != known.get(key))
         if unknown:
@@ -73,7 +75,7 @@ def look_at_source(name, dataset):
         check_contact(dataset.manners, dataset.download, is_fetched(dataset.source))
     except ValueError as error:
         raise WorkflowError(f"config/datasets/{name}.yaml: {error}") from None
-    return parts
+    return parts[: first_parts(Path(CONFIG).parent)]
 
 
 STATES = {

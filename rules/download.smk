@@ -9,6 +9,8 @@ rule urls:
         urls=f"{DATASET}/urls.parquet",
     log:
         f"{DATASET_LOGS}/download/urls.log",
+    benchmark:
+        f"{DATASET_LOGS}/download/urls.tsv"
     params:
         version=VERSIONS["download"]["version"],
         source=of_run(lambda project: settings(project.dataset.source)),

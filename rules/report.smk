@@ -22,6 +22,8 @@ rule report_run:
         manifest=f"{RUN}/report/manifest.json",
     log:
         f"{RUN_LOGS}/report/report.log",
+    benchmark:
+        f"{RUN_LOGS}/report/report.tsv"
     params:
         settings=all_settings("report"),
         run="{run}",

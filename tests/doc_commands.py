@@ -87,6 +87,8 @@ COMMANDS = {
     " --reference src/darkroom_demo/pictures --component clip=demo-clip": MEASURE,
     "darkroom measure FOLDER --metrics fid,kid --reference REAL --resize clean --component inception=WEIGHTS"
     " --out measured": MEASURE,
+    "darkroom plan demo --calibrate": RUN,
+    "darkroom plan demo --price-gpu-hour 2.50 --price-cpu-hour 0.04": RUN,
     "darkroom audit demo": AUDIT,
     "darkroom audit demo --column pwatermark --sample 200": AUDIT,
     "darkroom audit demo --column pwatermark --labels labels.csv --precision 0.95": AUDIT,

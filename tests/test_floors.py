@@ -30,6 +30,7 @@ FLOORS = (
         "apportion",
         "quotes",
         "pbs",
+        "machine",
     },
     {"components", "download", "pinned", "rows"},
     {"families", "sources", "scorers", "captioners", "benchmarks", "trackers", "jobs"},
@@ -44,7 +45,7 @@ FLOORS = (
     {"stages"},
     {"publish"},
     {"retry", "trace", "all_runs", "push"},
-    {"audit"},
+    {"audit", "planning"},
     {"cli"},
 )
 

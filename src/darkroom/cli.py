@@ -14,6 +14,7 @@ from darkroom.draw.command import draw
 from darkroom.export import export
 from darkroom.kinds import installed, not_installed
 from darkroom.measuring.command import measure
+from darkroom.planning.command import plan
 from darkroom.push.command import push
 from darkroom.refused import refused
 from darkroom.trace import commands as tracing
@@ -31,6 +32,7 @@ app.command()(export)
 app.command()(push)
 app.command()(ema)
 app.command()(report)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
 # What other packages add, e.g. `darkroom demo ...`.
 for point in installed("darkroom.commands"):
     app.add_typer(point.load(), name=point.name)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from darkroom.machine import LINE, machine_kind, used_line
 from darkroom.pinned import check_code
 
 # Where the driver's lines go, as `device:inode` (what systemd's JOURNAL_STREAM is for the journal): a job whose
@@ -76,8 +77,11 @@ def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         _quieten()
         try:
+            # To the log alone: what the job takes is a rate of this kind of machine.
+            _note(log, f"{LINE}{machine_kind()}")
             check_code()
             yield
+            _note(log, used_line())
         except BaseException as error:
             is_logged = _log_traceback(log)
             # The driver shows the end of the log; the traceback on the terminal would be its second.
@@ -87,6 +91,13 @@ def job(log_path: str | Path, num_threads: int = 1) -> Iterator[None]:
         finally:
             sys.stdout, sys.stderr = out, err
             logging.basicConfig(level=logging.INFO, stream=err, force=True)
+
+
+def _note(log: TextIO, line: str) -> None:
+    """Write a line to the log; no job ends for its log alone."""
+    with contextlib.suppress(OSError):
+        log.write(f"{line}\n")
+        log.flush()
 
 
 def _log_traceback(log: TextIO) -> bool:

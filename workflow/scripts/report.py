@@ -9,6 +9,7 @@ from darkroom.store import read_manifest, write_manifest
 with job(snakemake.log[0], snakemake.threads):
     from darkroom.config.keep import Criterion, Scorers
     from darkroom.report.build import DatasetInputs, ReportInputs, build_report
+    from darkroom.report.planned import PLAN
     from darkroom.report.times import digest_without_times
     from darkroom.score.pictures import ScoredPictures
     from darkroom.sources.table import SOURCES
@@ -86,6 +87,7 @@ with job(snakemake.log[0], snakemake.threads):
             benchmarks=benchmarks,
             goodput=beside_log(GOODPUT),
             speeds=beside_log(SPEEDS),
+            plan=next((path for logs in params.logs if (path := Path(logs, PLAN)).is_file()), None),
             manifests=manifests,
             config={stage: read_manifest(path)["params"] for stage, path in manifests.items()},
         ),

@@ -1,12 +1,13 @@
 """The list of published runs, and what belongs to one: a run of several phases includes the earlier ones."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from darkroom.config import Project, load_project
 from darkroom.config.load import layers_of, read_section
-from darkroom.settings.base import Section
+from darkroom.settings.base import ADDED, Section
 from darkroom.stages import STAGES, members
 
 # In config/: the run to make, and those that are published.
@@ -22,6 +23,18 @@ class Choice(Section):
         description="the run, or runs, that `snakemake` makes when it is not told others"
     )
     published: list[str] = Field([], description="runs whose stages dvc.yaml lists")
+    first_parts: Annotated[int | None, ADDED] = Field(
+        None,
+        ge=1,
+        description="make so many parts of each dataset and no more, as `darkroom plan --calibrate` does; only"
+        " where nothing is published",
+    )
+
+    @model_validator(mode="after")
+    def _publishes_whole_datasets(self) -> "Choice":
+        if self.first_parts is not None and self.published:
+            raise ValueError("first_parts: a part of a dataset is not published; leave it out")
+        return self
 
     @field_validator("published")
     @classmethod
@@ -43,6 +56,11 @@ def published_runs(root: str | Path = ".") -> list[str]:
     for name in names:
         layers_of("run", name, root, named_by=f"{path}: published")
     return names
+
+
+def first_parts(root: str | Path = ".") -> int | None:
+    """How many parts of each dataset are made, by config/config.yaml; None: all."""
+    return read_section(Choice, Path(root) / "config" / CHOICE).first_parts
 
 
 def phases(project: Project, root: str | Path = ".") -> list[Project]:

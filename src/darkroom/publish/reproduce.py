@@ -28,8 +28,13 @@ from darkroom.store import read_manifest
 from darkroom.store.found import digests
 
 SCRATCH = Path("reproduced")
+# Of `darkroom plan`, which makes small copies of runs the same way.
+CALIBRATED = Path("calibrated")
 # Of the project: what a run makes, and what is its own in the folder.
-_NOT_LINKED = {"results", "checkpoints", "logs", "config", "dvc.yaml", "dvc.lock", str(FOLDER), str(SCRATCH)}
+_NOT_LINKED = {
+    "results", "checkpoints", "logs", "config", "dvc.yaml", "dvc.lock", "rates.json",
+    *map(str, (FOLDER, SCRATCH, CALIBRATED)),
+}  # fmt: skip
 
 Word = Literal["the same bytes", "within the published intervals", "different", "not judged"]
 
@@ -57,7 +62,7 @@ def prepare(folder: Path) -> None:
     """
     project = Path.cwd()
     if folder.exists() and any(folder.iterdir()) and not (folder / "Snakefile").is_symlink():
-        raise ValueError(f"{folder}: is no folder that `darkroom reproduce` made; name another with --folder")
+        raise ValueError(f"{folder}: is no folder that darkroom made; name another with --folder")
     if project.is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: holds the project itself; name another with --folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from darkroom.report import data, results, runs, scores
+from darkroom.report import data, planned, results, runs, scores
 from darkroom.report.pages import render
 from darkroom.score.pictures import ScoredPictures
 from darkroom.sources.base import Truth
@@ -61,6 +61,7 @@ class ReportInputs:
         benchmarks: stage -> Snakemake's benchmark files, in the order of the page.
         goodput: where the training's time went, see `train.goodput.Account`.
         speeds: how fast its steps were, by bucket, see `train.speeds`.
+        plan: what `darkroom plan` said before, see `report.planned`.
         manifests: stage -> manifest.json, in the order of the page.
         config: the resolved configuration, by section.
     """
@@ -76,6 +77,7 @@ class ReportInputs:
     benchmarks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     goodput: Path | None = None
     speeds: Path | None = None
+    plan: Path | None = None
     manifests: Mapping[str, Path] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,6 +128,7 @@ def _contents(inputs: ReportInputs, prompts_per_task: int, num_captions: int) ->
         "costs": runs.read_costs(benchmarks),
         "goodput": _maybe(runs.read_goodput, _here(inputs.goodput)),
         "speeds": _maybe(runs.read_speeds, _here(inputs.speeds)),
+        "planned": _maybe(partial(planned.read_planned, benchmarks=benchmarks), _here(inputs.plan)),
         "chain": chain,
         "config": {name: runs.as_text(value) for name, value in inputs.config.items()},
     }

@@ -21,7 +21,7 @@ _TAG = re.compile(
     r'(?: class="[a-z ]*"| style="(?:display: block|width: [\d.e+-]+%)")*>'
 )
 _WORDS = re.compile(r"[^\W\d_]+|\S")
-_SIGNS = {*".,;:%/'\N{EN DASH}"}
+_SIGNS = {*".,;:%/+'\N{EN DASH}\N{MINUS SIGN}"}
 _SENTENCES = (
     "Stage Jobs Time Memory of jobs all stages together No benchmarks were given"
     " Time is added up over a stage s jobs which may have run side by side"
@@ -29,6 +29,8 @@ _SENTENCES = (
     " Of the training from its first start to its end with all that stopped it Training Share"
     " Of the steps alone without waiting TFLOP s are those of one device MFU is their share of what it can do"
     " Bucket x Steps Images"
+    " Planned before the run with the interval of what was measured then and actual A plan is of jobs that"
+    " wait for no core Actual Waited for a core Plan is off by Memory planned"
 )
 _VOCABULARY = {*_SIGNS, *_SENTENCES.split(), *" ".join(LABELS.values()).replace(",", "").split()}
 

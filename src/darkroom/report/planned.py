@@ -1,0 +1,63 @@
+"""What was planned of a run, beside what it took, from the file that `darkroom plan` left beside its logs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darkroom.machine import Used, read_used
+from darkroom.report.runs import clock, read_costs
+
+# Beside the logs of a run: the plan that was made of it.
+PLAN = "plan.json"
+_NEEDED = ("job_s", "job_s_half", "memory_mib")
+
+
+def read_planned(path: Path, benchmarks: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """A row for each stage that was planned and made: time of its jobs and memory of the largest, twice.
+
+    A plan knows nothing of what else the machine does, so the time that jobs waited for cores is told apart.
+
+    Args:
+        path: the plan.
+        benchmarks: stage -> Snakemake's benchmark files, beside which the jobs' logs lie.
+
+    Raises:
+        ValueError: it is not what `darkroom plan` writes.
+    """
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        planned = {stage: [float(values[name]) for name in _NEEDED] for stage, values in stages.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: is no plan of `darkroom plan`; remove it, or plan again") from None
+    rows = []
+    for cost in read_costs(benchmarks)["rows"]:
+        if cost["stage"] in planned:
+            seconds, half, memory = planned[cost["stage"]]
+            used = _used(benchmarks[cost["stage"]])
+            waited = sum(of.waited_s for of in used)
+            # Each sees less than all: a benchmark looks now and then, a job at no process but its own.
+            largest = max([cost["memory_mib"] or 0.0, *(of.memory_mib for of in used)]) or None
+            rows.append({
+                "stage": cost["stage"],
+                "time": clock(seconds), "low": clock(max(seconds - half, 0.0)), "high": clock(seconds + half),
+                "actual": cost["time"], "waited": clock(waited),
+                "error": _error(seconds, cost["seconds"] - waited),
+                "memory": memory, "actual_memory": largest, "memory_error": _error(memory, largest),
+            })  # fmt: skip
+    return rows
+
+
+def _error(planned: float, actual: float | None) -> str:
+    """By how much the plan was wrong, as a share of the truth."""
+    if not actual or not planned:
+        return "\N{EN DASH}"
+    return f"{100 * (planned / actual - 1):+.0f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _used(benchmarks: Sequence[Path]) -> list[Used]:
+    """What the jobs' logs say at their ends; of a job that was started more than once, the last time."""
+    logs = [path.with_suffix(".log") for path in benchmarks]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs if path.is_file()]
+    told = ([found for line in text.splitlines() if (found := read_used(line))] for text in texts)
+    return [found[-1] for found in told if found]
