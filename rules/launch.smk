@@ -35,6 +35,20 @@ def refuse_what_is_not_here(project, resources):
         raise WorkflowError(f"config/runs/{project.name}.yaml: {error}") from None
 
 
+def refuse_encoders_alone(project, tasks):
+    """Refuse a training all of whose ranks would encode."""
+    if not project.run.train.encoder_ranks:
+        return
+    from darkroom.train.distributed import Ranks, training_ranks
+
+    try:
+        training_ranks(Ranks(0, tasks), project.run.train.encoder_ranks)
+    except ValueError as error:
+        raise WorkflowError(
+            f"config/runs/{project.name}.yaml: {error}. Ranks are the profile's, in set-resources: train_run"
+        ) from None
+
+
 def refuse_what_pbs_has_not(resources):
     """Refuse a training on several nodes under PBS, where a profile asks for that."""
     if resources.get("pbs") is None:
@@ -70,10 +84,11 @@ def launch(wildcards, resources, threads):
     refuse_what_pbs_has_not(resources)
     refuse_what_is_not_here(project_of(wildcards), resources)
     tell_of_pretrained(project_of(wildcards))
-    if not resources.get("mpi"):
-        return ""
     nodes, per_node = resources.get("nodes", 1), resources.get("tasks_per_node")
     tasks = nodes * per_node if per_node else resources.get("tasks", 1)
+    refuse_encoders_alone(project_of(wildcards), tasks if resources.get("mpi") else 1)
+    if not resources.get("mpi"):
+        return ""
     if resources.mpi == "torchrun" and nodes == 1:
         return (
             # Its own stores would listen on all addresses of the machine.

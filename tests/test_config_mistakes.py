@@ -173,6 +173,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"train": {"cpu_offload": True}},
         ("train: cpu_offload brings shards to the GPU", "write parallelism: fsdp beside it, or leave it out"),
     ),
+    "encoders beside a cache": (
+        {"train": {"encoder_ranks": 1}},
+        ("train.encoder_ranks: 1 would encode what the cache has", "write cache: {online: true}, or leave"),
+    ),
     "moments of 8 bits in shards": (
         {"train": {"optimizer": "adamw8bit", "parallelism": "fsdp"}},
         ("train: optimizer adamw8bit scales moments by blocks", "write optimizer: adamw"),

@@ -64,6 +64,20 @@ def test_several_nodes_under_pbs_are_refused_in_the_plan(project):
     assert command(project, "pbs=torque", "mpi=torchrun", "tasks=2", "nodes=1").startswith("env TORCH_")
 
 
+def test_a_training_all_of_whose_ranks_would_encode_is_refused_in_the_plan(project):
+    values = {"cache": {"online": True}, "train": {"encoder_ranks": 2}}
+    project.write("config/runs/encoded.yaml", {"extends": "demo", "description": "Is encoded for", **values})
+    run = ["-n", "-p", "train", "--config", "run=encoded", "--set-resources"]
+    ranks = ["train_run:mpi=torchrun", "train_run:tasks=2"]
+    output = project.run("snakemake", *run, *ranks, check=False)
+    assert "encoded.yaml: train.encoder_ranks 2: 2 ranks are started, and at least one has to train" in output
+    assert "start 3 or more" in output and "set-resources: train_run" in output
+    output = project.run("snakemake", *run[:-1], check=False)
+    assert "train.encoder_ranks 2: one rank is started" in output
+    ranks[-1] = "train_run:tasks=3"
+    assert "--nproc-per-node=3" in project.run("snakemake", *run, *ranks)
+
+
 @pytest.mark.slow
 def test_the_train_rule_runs_on_two_ranks_under_torchrun(finished_project, tmp_path):
     project = finished_project.copy(tmp_path / "project")

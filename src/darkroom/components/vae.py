@@ -1,5 +1,6 @@
 """VAEs: pictures to latents and back."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,15 +21,33 @@ def load_vae(component: Component, dtype: torch.dtype = torch.float32) -> "Autoe
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    folder = component_folder(component, "vae")
-    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-        require_file(folder, name, f"an AutoencoderKL's {name}")
+    folder = _vae_folder(component)
     vae, loading = AutoencoderKL.from_pretrained(
         str(folder), torch_dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     if loading["missing_keys"]:  # diffusers would go on with random numbers in their place
         raise ValueError(f"{folder}: the weights lack {', '.join(sorted(loading['missing_keys'])[:3])}")
     return vae.eval().requires_grad_(False)
+
+
+def load_vae_layout(component: Component) -> "AutoencoderKL":
+    """The AutoencoderKL of a component without its weights, to look at: it takes no memory.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    with torch.device("meta"):
+        vae: AutoencoderKL = AutoencoderKL.from_config(AutoencoderKL.load_config(str(_vae_folder(component))))
+    return vae
+
+
+def _vae_folder(component: Component) -> Path:
+    folder = component_folder(component, "vae")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        require_file(folder, name, f"an AutoencoderKL's {name}")
+    return folder
 
 
 def latent_shape(vae: "AutoencoderKL", width: int, height: int) -> tuple[int, int, int]:

@@ -108,6 +108,11 @@ class Train(Section):
         False,
         description="fsdp: keep shards, and run the optimizer, in CPU memory",
     )
+    encoder_ranks: Annotated[int, ADDED] = Field(
+        0,
+        ge=0,
+        description="so many of the ranks, the last ones, only encode for the others; needs cache.online",
+    )
     optimizer: Literal["adamw", "muon", "adamw8bit", "prodigy", "schedulefree"] = Field(
         "adamw",
         description="muon: Muon for the matrices inside the blocks, AdamW for the rest; adamw8bit: AdamW with"
@@ -381,6 +386,11 @@ class Run(Section):
             raise ValueError(
                 "train.tags: shows a picture with another text each time, and the cache has one embedding of each"
                 " caption; write cache: {online: true}, which encodes while training, or leave tags out"
+            )
+        if self.train.encoder_ranks and not self.cache.online:
+            raise ValueError(
+                f"train.encoder_ranks: {self.train.encoder_ranks} would encode what the cache has; write cache:"
+                " {online: true}, or leave this out"
             )
         check_watch(self.watch, self.train.num_steps, self.measure, bool(self.datasets))
         check_dropout(self.train.encoder_dropout, self.cache.encoders)

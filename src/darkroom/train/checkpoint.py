@@ -44,6 +44,7 @@ _NOT_IN_KEY = {
     "parallelism",
     "shard_size",
     "cpu_offload",
+    "encoder_ranks",
     "num_threads",
     "checkpoint_every_steps",
     "log_every_steps",

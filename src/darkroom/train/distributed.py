@@ -51,6 +51,24 @@ def find_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     return Ranks(rank, world_size, local_rank)
 
 
+def training_ranks(everyone: Ranks, num_encoders: int) -> Ranks | None:
+    """A rank's place among those that train; None for one of the last `num_encoders`, which encode.
+
+    Raises:
+        ValueError: no rank is left to train.
+    """
+    num = everyone.world_size - num_encoders
+    if num < 1:
+        started = "one rank is" if everyone.world_size == 1 else f"{everyone.world_size} ranks are"
+        raise ValueError(
+            f"train.encoder_ranks {num_encoders}: {started} started, and at least one has to train; start"
+            f" {num_encoders + 1} or more, or write a smaller number (0: each rank encodes its own samples)"
+        )
+    if not num_encoders:
+        return everyone
+    return Ranks(everyone.rank, num, everyone.local_rank) if everyone.rank < num else None
+
+
 def find_device(ranks: Ranks, device: str | None = None) -> torch.device:
     """`device`, or this rank's GPU where there is one, or the CPU."""
     if device is not None:

@@ -16,6 +16,7 @@ from darkroom.models.training_components import TrainingComponents
 from darkroom.store import sha256_json
 from darkroom.train.data import LatentCache, SampleSource, ShardedSource
 from darkroom.train.distributed import Ranks, wait_for_first
+from darkroom.train.encoders import EncodedElsewhere, Encoders
 from darkroom.train.held_out import Copies, hold_out
 from darkroom.train.mixed import Mixture, Share
 from darkroom.train.online import OnlineEncoder
@@ -36,25 +37,41 @@ class SampleFiles:
     owners: Sequence[int] = ()
 
     def open(
-        self, components: TrainingComponents, device: torch.device, ranks: Ranks, index: str | Path
-    ) -> LatentCache | OnlineEncoder:
-        """The samples, read from the cache or encoded on `device`.
+        self,
+        components: TrainingComponents,
+        device: torch.device,
+        ranks: Ranks,
+        index: str | Path,
+        encoders: Encoders | None = None,
+    ) -> LatentCache | OnlineEncoder | EncodedElsewhere:
+        """The samples, read from the cache or encoded, on `device` or by other ranks.
 
         index: the file that tells where every picture is, see `train.index`; rank 0 makes it, and all map it.
+        encoders: the ranks that only encode, where there are some.
 
         Raises:
             ValueError: a shard is stale, or no picture is there.
         """
         if not ranks.is_first:
             wait_for_first(ranks)
-        found: LatentCache | OnlineEncoder
-        if components.cache.online:
-            found = OnlineEncoder(self.shards, self.tars, self.null, self.expected, components, device, index)
+        found: LatentCache | OnlineEncoder | EncodedElsewhere
+        if encoders is not None:
+            there = components.vae, encoders, index
+            found = EncodedElsewhere(self.shards, self.null, self.expected, *there)
+            encoders.index_is_made()
+        elif components.cache.online:
+            found = self.encoder(components, device, index)
         else:
             found = LatentCache(self.shards, self.null, self.expected, index)
         if ranks.is_first:
             wait_for_first(ranks)
         return found
+
+    def encoder(
+        self, components: TrainingComponents, device: torch.device, index: str | Path
+    ) -> OnlineEncoder:
+        """What encodes the samples on `device`; see `open`."""
+        return OnlineEncoder(self.shards, self.tars, self.null, self.expected, components, device, index)
 
 
 @dataclass(frozen=True)

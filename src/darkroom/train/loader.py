@@ -3,7 +3,9 @@
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +51,7 @@ def rank_slice(global_batch_size: int, rank: int, world_size: int) -> slice:
 
 
 class BatchMaker:
-    """Makes one rank's share of any batch: a function of the step alone.
+    """Makes one rank's share of any batch: a function of the step alone. Threads may share it.
 
     Args:
         samples: where pictures and captions come from.
@@ -70,11 +72,14 @@ class BatchMaker:
         self._shares = caption_shares(settings.caption_choice, samples.captions)
         ranks = ranks or Ranks()
         self._memory = BatchMemory()
+        self._lock = threading.Lock()  # a plan remembers what it was asked for
         self._slice = rank_slice(settings.global_batch_size, ranks.rank, ranks.world_size)
 
     def make(self, step: int) -> TrainBatch:
         """The batch of a step, made here and now."""
-        batch, part, seed = self._plan.batch(step), self._slice, self._seed
+        part, seed = self._slice, self._seed
+        with self._lock:
+            batch = self._plan.batch(step)
         uids, visits = batch.uids[part], batch.visits[part]
         captions = choose_captions(
             self._shares,
@@ -119,12 +124,18 @@ class Loader:
     its thread ends. Errors of the thread are raised where the batch is asked for.
 
     pin_memory: batches come in page-locked memory.
+    num_at_once: so many are made at the same time, where other ranks encode them.
     """
 
     def __init__(
-        self, batches: BatchMaker, first_step: int, last_step: int | None = None, pin_memory: bool = False
+        self,
+        batches: BatchMaker,
+        first_step: int,
+        last_step: int | None = None,
+        pin_memory: bool = False,
+        num_at_once: int = 1,
     ) -> None:
-        self._batches, self._pin = batches, pin_memory
+        self._batches, self._pin, self._num_at_once = batches, pin_memory, num_at_once
         self._steps = range(first_step, batches.num_steps if last_step is None else last_step)
         self.seconds_waited = 0.0
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=NUM_PREFETCHED)
@@ -149,13 +160,7 @@ class Loader:
             yield item
 
     def _work(self) -> None:
-        for step in self._steps:
-            try:
-                item: TrainBatch | Exception = self._batches.make(step)
-                if self._pin and isinstance(item, TrainBatch):
-                    item = pinned(item)
-            except Exception as error:
-                item = error
+        for item in self._made():
             while not self._closed.is_set():
                 try:
                     self._queue.put(item, timeout=0.1)
@@ -164,6 +169,27 @@ class Loader:
                     continue
             if self._closed.is_set() or isinstance(item, Exception):
                 return
+
+    def _made(self) -> Iterator[TrainBatch | Exception]:
+        """The batches in order, and as the last one the first error."""
+        if self._num_at_once == 1:
+            yield from map(self._make, self._steps)
+            return
+        with ThreadPoolExecutor(self._num_at_once, thread_name_prefix="darkroom-asking") as threads:
+            waiting: deque[Future[TrainBatch | Exception]] = deque()
+            for step in self._steps:
+                waiting.append(threads.submit(self._make, step))
+                if len(waiting) == self._num_at_once:
+                    yield waiting.popleft().result()
+            for made in waiting:
+                yield made.result()
+
+    def _make(self, step: int) -> TrainBatch | Exception:
+        try:
+            batch = self._batches.make(step)
+            return pinned(batch) if self._pin else batch
+        except Exception as error:
+            return error
 
 
 def pinned(batch: TrainBatch) -> TrainBatch:

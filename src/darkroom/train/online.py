@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,55 +37,43 @@ from darkroom.train.index import SHARD, Array
 from darkroom.train.plan import Shape, UInts
 from darkroom.train.tags import ShownTags
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
 MAX_DECODERS = 8
 _SIDES = ("width", "height")
 
 
-class OnlineEncoder:
-    """The pictures and captions of a run, encoded as they are asked for; the counterpart of `LatentCache`.
+class OnlinePictures:
+    """Which pictures and captions a run has that encodes while training, and the sizes of what comes of them.
 
     Args:
         shards: (safetensors file, table) of each part, in order, as `cache.cache_index` writes them.
-        tars: the tar of each part.
         null: the shard of the empty caption.
         expected: fingerprint fields that every shard must have; or one mapping for each shard. The
             null shard is held to those fields of them that it has itself.
-        components: whose VAE and text encoders encode, frozen, on `device`.
         index: as of `LatentCache`.
 
     Raises:
         ValueError: a shard is stale, or no picture is there.
     """
 
+    # The one that encodes, or its layout.
+    _vae: "AutoencoderKL"
+
     def __init__(
         self,
         shards: Sequence[tuple[str | Path, str | Path]],
-        tars: Sequence[str | Path],
         null: str | Path,
         expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        components: TrainingComponents,
-        device: torch.device,
         index: str | Path | None = None,
     ) -> None:
-        opened, empty, self._buckets = open_shards(shards, null, expected, index)
-        if len(tars) != len(opened):
-            raise ValueError(f"{len(opened)} parts and {len(tars)} tars were given; each part needs its own")
-        self._tars = list(tars)
-        self.captions = common_captions(opened)
-        mapped = [LatentShard(shard.path, None) for shard in opened]
-        self._texts = [[s.tensors[f"caption/{name}"].numpy() for name in self.captions] for s in mapped]
-        self._settings = components.cache
-        self._vae = moved(load_vae(components.vae), device)
-        self._encoders = [load_text_encoder(component) for component in components.text_encoders]
-        for encoder in self._encoders:
-            moved(encoder.model, device)
-        self.num_encoders = len(self._encoders)
+        self._shards, empty, self._buckets = open_shards(shards, null, expected, index)
+        self.captions = common_captions(self._shards)
         self._null = [
             EncodedCaption(empty.text("null", e), empty.pooled("null", e).reshape(-1), 0)
-            for e in range(self.num_encoders)
+            for e in range(empty.num_encoders)
         ]
-        num_decoders = min(MAX_DECODERS, len(os.sched_getaffinity(0)))
-        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="darkroom-decoder")
 
     @property
     def uids(self) -> dict[Shape, UInts]:
@@ -110,6 +98,46 @@ class OnlineEncoder:
     def latent_shape(self, bucket: Shape) -> tuple[int, ...]:
         """(C, H, W) of a bucket's latents."""
         return latent_shape(self._vae, *bucket)
+
+
+class OnlineEncoder(OnlinePictures):
+    """The pictures and captions of a run, encoded as they are asked for; the counterpart of `LatentCache`.
+
+    Args:
+        shards, null, expected, index: see `OnlinePictures`.
+        tars: the tar of each part.
+        components: whose VAE and text encoders encode, frozen, on `device`.
+
+    Raises:
+        ValueError: a shard is stale, or no picture is there.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[tuple[str | Path, str | Path]],
+        tars: Sequence[str | Path],
+        null: str | Path,
+        expected: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        components: TrainingComponents,
+        device: torch.device,
+        index: str | Path | None = None,
+    ) -> None:
+        super().__init__(shards, null, expected, index)
+        if len(tars) != len(self._shards):
+            raise ValueError(
+                f"{len(self._shards)} parts and {len(tars)} tars were given; each part needs its own"
+            )
+        self._tars = list(tars)
+        mapped = [LatentShard(shard.path, None) for shard in self._shards]
+        self._texts = [[s.tensors[f"caption/{name}"].numpy() for name in self.captions] for s in mapped]
+        self._settings = components.cache
+        self._vae = moved(load_vae(components.vae), device)
+        self._encoders = [load_text_encoder(component) for component in components.text_encoders]
+        for encoder in self._encoders:
+            moved(encoder.model, device)
+        self.num_encoders = len(self._encoders)
+        num_decoders = min(MAX_DECODERS, len(os.sched_getaffinity(0)))
+        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="darkroom-decoder")
 
     def gather(self, bucket: Shape, places: Ints, captions: Ints, tags: ShownTags | None = None) -> Samples:
         """Encode pictures `places` (B,) of a bucket with captions as `LatentCache.gather` takes them.

@@ -36,7 +36,7 @@ class Outputs:
         group = RankGroup(ranks) if model.is_sharded else SINGLE
         self._last_stable = settings.num_stable_steps
         self._writer = Writer(run.folder, run.log, run.check, group, self._last_stable)
-        told = run.folder, settings, num_done, run.log, run.boards, meter
+        told = run.folder, settings, num_done, run.log, run.boards, meter, run.encoders
         self._progress = Progress(*told) if ranks.is_first else None
 
     def __enter__(self) -> "Outputs":
@@ -58,6 +58,8 @@ class Outputs:
         is_saved = is_last or step % settings.checkpoint_every_steps == 0 or step == self._last_stable
         is_kept = self._is_kept(step)
         is_validated = self._is_validated(step)
+        if self._run.encoders is not None:
+            self._run.encoders.note(seconds_waited)
         if progress is not None:
             progress.done(step)
         if is_saved or is_kept or is_validated or step % settings.log_every_steps == 0:

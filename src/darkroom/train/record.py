@@ -19,6 +19,7 @@ from darkroom.store import write_table
 from darkroom.trackers.base import Board
 from darkroom.train.checkpoint import StepMark
 from darkroom.train.distributed import Ranks
+from darkroom.train.encoders import Encoders
 from darkroom.train.goodput import JOURNAL, Account, Journal
 from darkroom.train.meter import SpeedMeter
 from darkroom.train.speeds import SPEEDS, in_words, together
@@ -153,8 +154,9 @@ class Progress:
         log: Log,
         boards: Mapping[str, Callable[[], Board]] = MappingProxyType({}),
         meter: SpeedMeter | None = None,
+        encoders: Encoders | None = None,
     ) -> None:
-        self._settings, self._log, self._meter = settings, log, meter
+        self._settings, self._log, self._meter, self._encoders = settings, log, meter, encoders
         self._mark = StepMark(run_dir)
         if self._mark.found or first_step:
             repeated = max(0, self._mark.found - first_step)
@@ -190,12 +192,12 @@ class Progress:
         trained = rows[np.isfinite(rows[:, 0])]
         loss, norm = (float(trained[:, i].mean()) if len(trained) else np.nan for i in (0, 2))
         scalars = {"loss": loss, "learning_rate": rows[-1, 1], "grad_norm": norm}
-        used, measured = self._measured(seconds)
+        (used, measured), (idle, idle_share) = self._measured(seconds), self._idle()
         self._log(
             f"train: step {step}/{self._settings.num_steps}, loss {scalars['loss']:.4f}, "
-            f"{speed:.1f} img/s{used}, {wait:.1%} waiting for data, {_clock(left)} left"
+            f"{speed:.1f} img/s{used}, {wait:.1%} waiting for data{idle}, {_clock(left)} left"
         )
-        scalars |= {"images_per_second": speed, "data_wait_share": wait, **measured}
+        scalars |= {"images_per_second": speed, "data_wait_share": wait, **measured, **idle_share}
         if (account := self._note(step, seconds_waited)) is not None:
             scalars["goodput"] = account.goodput
         for number, name in enumerate(BIN_COLUMNS):
@@ -218,6 +220,11 @@ class Progress:
                 known = {name: number for name, number in found.items() if number is not None}
                 return in_words(flops, mfu, speeds.num_ranks), known
         return "", {}
+
+    def _idle(self) -> tuple[str, dict[str, float]]:
+        """The share of time for which encoders had nothing to do, in words and as a curve."""
+        idle = None if self._encoders is None else self._encoders.idle_share()
+        return ("", {}) if idle is None else (f", encoders {idle:.1%} idle", {"encoders_idle_share": idle})
 
     @contextmanager
     def beside(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from darkroom.train.distributed import Ranks, broadcasting
+from darkroom.train.distributed import Ranks, broadcasting, training_ranks
 
 # How long to wait, in seconds. No part of a run's settings: a slow cluster makes no other model.
 RENDEZVOUS_TIMEOUT_S = ("DARKROOM_RENDEZVOUS_TIMEOUT_S", 60.0)
@@ -117,23 +117,29 @@ def first_node(node_list: str) -> str:
 
 @contextmanager
 def process_group(
-    ranks: Ranks, device: torch.device, key: str, log: Callable[[str], None] = print
-) -> Iterator[None]:
+    ranks: Ranks,
+    device: torch.device,
+    key: str,
+    log: Callable[[str], None] = print,
+    num_encoders: int = 0,
+) -> Iterator[dist.Store | None]:
     """Meet the other ranks and join them (NCCL between GPUs, gloo between CPUs); nothing where there are none.
 
     `key` says what is trained; ranks with another one are refused. When the block fails on one rank, its
-    error ends the others too, within END_WITHIN_S.
+    error ends the others too, within END_WITHIN_S. The last `num_encoders` ranks meet the others, end with them,
+    and are not joined. Gives the store where they met.
 
     Raises:
         RuntimeError: a port is taken, a rank did not come or does not belong here; another rank failed.
     """
     if ranks.world_size == 1:
-        yield
+        yield None
         return
     meeting = find_rendezvous()
     store = _rendezvous(ranks, meeting, _announcement(device, key))
     if ranks.is_first:
-        log(f"train: {ranks.world_size} ranks met at {meeting.host}:{meeting.port}")
+        encoding = f"; the last {num_encoders} of them only encode" if num_encoders else ""
+        log(f"train: {ranks.world_size} ranks met at {meeting.host}:{meeting.port}{encoding}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     watch = _Watch(store, ranks, log)
@@ -141,17 +147,11 @@ def process_group(
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("group", store),
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            timeout=timedelta(seconds=timeout_seconds(COLLECTIVE_TIMEOUT_S)),
-            device_id=device if device.type == "cuda" else None,
-        )
+        _join(store, training_ranks(ranks, num_encoders), device)
         with broadcasting(store):
-            yield
-        dist.barrier()  # a rank that fails late still tells the others
+            yield store
+        if dist.is_initialized():
+            dist.barrier()  # a rank that fails late still tells the others
         _leave(store, ranks, watch)
     except SystemExit:
         # The launcher may end the others as soon as one has left: they keep their own exit code.
@@ -166,10 +166,24 @@ def process_group(
         raise
 
 
+def _join(store: dist.Store, ranks: Ranks | None, device: torch.device) -> None:
+    if ranks is None or ranks.world_size == 1:
+        return
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("group", store),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=timedelta(seconds=timeout_seconds(COLLECTIVE_TIMEOUT_S)),
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
 def _leave(store: dist.Store, ranks: Ranks, watch: "_Watch") -> None:
     """End the group; rank 0, and the store with it, goes last."""
     watch.close()
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     store.add("left", 1)
     if ranks.is_first:
         _linger(store, "left", ranks.world_size)

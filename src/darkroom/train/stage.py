@@ -34,7 +34,9 @@ from darkroom.train.adaptive import optimizer_notes
 from darkroom.train.averages import KeptAverages
 from darkroom.train.data import SampleSource, joint_null_rate, num_pictures
 from darkroom.train.determinism import deterministic
-from darkroom.train.distributed import Ranks, find_device, find_ranks, wait_for_first
+from darkroom.train.distributed import Ranks, find_device, find_ranks, training_ranks, wait_for_first
+from darkroom.train.encode import encode_for_others
+from darkroom.train.encoders import meeting_encoders
 from darkroom.train.index import INDEX_FILE
 from darkroom.train.inputs import TrainInputs
 from darkroom.train.mixed import MixedPlan
@@ -77,17 +79,20 @@ def train(
 ) -> dict[str, Any]:
     """Train a network on cached latents, going on from the run directory's newest checkpoint if it has one.
 
-    Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes.
+    Every rank calls it with the same arguments (`train.distributed.find_ranks`); rank 0 writes, and the last
+    `train.encoder_ranks` ranks only encode.
 
     last_step: where it has stopped, of one that was judged on the way; None for `num_steps`.
 
     Returns counts: steps, samples_seen, computed_in (dtype -> steps), num_parameters and the account of the batch
-        plan.
+        plan; of a rank that only encodes nothing.
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
         RuntimeError: the run directory is in use, the loss is not finite, or a rank is missing or failed.
         Stopped: SIGTERM, SIGUSR1 or Ctrl-C came and all is saved; a SystemExit with code 75.
     """
+    if _only_encodes(inputs, outputs.run_dir, device, log):
+        return {}
     how = _How(draw_samples, boards, device, log)
     with _trained(inputs, outputs.run_dir, how, last_step, outputs.untrained) as done:
         if done.is_first:
@@ -114,6 +119,8 @@ def train_until(
     Raises:
         RuntimeError: the training is past that step and has no pipeline of it; or as in `train`.
     """
+    if _only_encodes(inputs, run_dir, device, log):
+        return
     kept = KeptAverages(run_dir)
     with _trained(inputs, run_dir, _How(draw_samples, boards, device, log), last_step=step) as done:
         if done.is_first:
@@ -154,12 +161,16 @@ def _trained(
 ) -> Iterator[_Trained]:
     """Train to `last_step` or to the last one; in the block ranks have left each other, and the lock is held."""
     settings, components, log = inputs.settings, inputs.components, how.log
-    ranks = _find_ranks(settings)
-    on = find_device(ranks, how.device)
+    everyone, ranks = _find_ranks(settings)
+    assert ranks is not None, "others only encode"
+    on, num_encoders = find_device(ranks, how.device), settings.encoder_ranks
     with ExitStack() as stack:
         stack.enter_context(deterministic(on, settings.num_threads))
-        with process_group(ranks, on, inputs.key, log):
-            opened = inputs.files.open(components, on, ranks, Path(run_dir) / INDEX_FILE)
+        with (
+            process_group(everyone, on, inputs.key, log, num_encoders) as store,
+            meeting_encoders(store, everyone, num_encoders, on, log) as encoders,
+        ):
+            opened = inputs.files.open(components, on, ranks, Path(run_dir) / INDEX_FILE, encoders)
             samples, held_out = inputs.split(opened)
             check = stack.enter_context(_run_lock(run_dir, ranks, log))
             settings = resolve_dtype(settings, run_dir, ranks, on, log)
@@ -183,7 +194,7 @@ def _trained(
                     *(samples, model, average, settings, inputs.seed, priors, inputs.initial),
                     *(inputs.mixture(samples), held_out),
                 ),
-                TrainingRun(run_dir, ranks, log, on_sample, check, how.boards),
+                TrainingRun(run_dir, ranks, log, on_sample, check, how.boards, encoders),
             )
             _tell_shares(trainer, log)
             if ranks.is_first and settings.post_hoc_ema is not None:
@@ -301,14 +312,25 @@ def _run_lock(run_dir: str | Path, ranks: Ranks, log: Log) -> Iterator[Callable[
         yield lock.check
 
 
-def _find_ranks(settings: Train) -> Ranks:
-    ranks = find_ranks()
-    if ranks.world_size > settings.global_batch_size:
+def _find_ranks(settings: Train) -> tuple[Ranks, Ranks | None]:
+    """This rank among all, and among those that train; None where it only encodes."""
+    everyone = find_ranks()
+    num = everyone.world_size - settings.encoder_ranks
+    if num > settings.global_batch_size:
+        that_train = " that train" if settings.encoder_ranks else ""
         raise ValueError(
             f"train.global_batch_size {settings.global_batch_size} is smaller than the "
-            f"{ranks.world_size} ranks; start at most {settings.global_batch_size}"
+            f"{num} ranks{that_train}; start at most {settings.global_batch_size + settings.encoder_ranks}"
         )
-    return ranks
+    return everyone, training_ranks(everyone, settings.encoder_ranks)
+
+
+def _only_encodes(inputs: TrainInputs, run_dir: str | Path, device: str | None, log: Log) -> bool:
+    """Whether this rank is one that encodes, and has done so until the training has ended."""
+    everyone, ranks = _find_ranks(inputs.settings)
+    if ranks is None:
+        encode_for_others(inputs, run_dir, everyone, device, log)
+    return ranks is None
 
 
 def _describe(settings: Train, cache: SampleSource, components: TrainingComponents, log: Log) -> None:

@@ -114,7 +114,9 @@ class Trainer:
         with stop_signals() as stop, outputs:
             if ranks.world_size > 1 and not self.model.is_sharded:
                 stepper.warm_up(batches.make(0))
-            with Loader(batches, self.history.num_done, last_step, stepper.device.type == "cuda") as loader:
+            num_at_once = 1 if self.run.encoders is None else self.run.encoders.num_at_once
+            pin_memory = stepper.device.type == "cuda"
+            with Loader(batches, self.history.num_done, last_step, pin_memory, num_at_once) as loader:
                 for batch in loader:
                     step = batch.step + 1
                     is_skipped = step in settings.skip_steps

@@ -12,6 +12,7 @@ from darkroom.config.run import Train
 from darkroom.trackers.base import Board
 from darkroom.train.data import SampleSource
 from darkroom.train.distributed import Ranks
+from darkroom.train.encoders import Encoders
 from darkroom.train.mixed import Mixture
 from darkroom.train.phases import InitialCheckpoint
 from darkroom.train.plan import UInts
@@ -55,6 +56,7 @@ class TrainingRun:
     on_sample: draws pictures, on rank 0, when `sample_every_steps` says so.
     check: called before a checkpoint is put in place, and may raise.
     boards: name -> starts what shows curves besides TensorBoard; called on rank 0.
+    encoders: the ranks that only encode, which `ranks` does not count; None where there are none.
     """
 
     folder: str | Path
@@ -63,3 +65,4 @@ class TrainingRun:
     on_sample: OnSample | None = None
     check: Callable[[], None] = lambda: None
     boards: Mapping[str, Callable[[], Board]] = field(default_factory=dict)
+    encoders: Encoders | None = None
