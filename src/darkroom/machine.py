@@ -7,17 +7,18 @@ import os
 import platform
 import re
 import resource
+import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 # How the lines begin that every job writes at the top and at the end of its log.
 LINE, USED = "machine: ", "used: "
-_USED = re.compile(USED + r"([\d.]+) CPU s, waited ([\d.]+) s for a core, at most ([\d.]+) MiB")
+_USED = re.compile(USED + r"([\d.]+) CPU s, waited ([\d.]+) of ([\d.]+) s for a core, at most ([\d.]+) MiB")
 _CPUS = Path("/proc/cpuinfo")
 # Of the main thread, ns: on a core, and ready to run while others had the cores (the kernel's sched-stats.rst).
 _SCHEDULED = Path("/proc/self/schedstat")
-_STATUS = Path("/proc/self/status")
+_STATUS, _STAT = Path("/proc/self/status"), Path("/proc/self/stat")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -39,19 +40,27 @@ class Used(NamedTuple):
     Attributes:
         cpu_s: of its process and of those that this has waited for.
         waited_s: its main thread was ready to run, and others had the cores; 0 where the system does not tell.
+        ran_s: from its start to when it said so; 0 where the system does not tell.
         memory_mib: of the process at its peak; 0 where the system does not tell.
     """
 
     cpu_s: float
     waited_s: float
+    ran_s: float
     memory_mib: float
+
+    @property
+    def waiting(self) -> float:
+        """The share of its time that it waited for a core."""
+        return min(self.waited_s / self.ran_s, 1.0) if self.ran_s else 0.0
 
 
 def used_line() -> str:
     """What this process has used."""
     of = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu_s = sum(usage.ru_utime + usage.ru_stime for usage in of)
-    return f"{USED}{cpu_s:.2f} CPU s, waited {_waited_s():.2f} s for a core, at most {_peak_mib():.1f} MiB"
+    waited = f"waited {_waited_s():.2f} of {_ran_s():.2f} s for a core"
+    return f"{USED}{cpu_s:.2f} CPU s, {waited}, at most {_peak_mib():.1f} MiB"
 
 
 def read_used(line: str) -> Used | None:
@@ -65,6 +74,15 @@ def _peak_mib() -> float:
     try:
         return int(_value(_STATUS, "VmHWM").split()[0]) / 1024
     except (IndexError, ValueError):
+        return 0.0
+
+
+def _ran_s() -> float:
+    try:
+        # Behind the program's name, which may hold anything, the 20th is the start in ticks since the boot.
+        ticks = int(_STAT.read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (AttributeError, OSError, IndexError, ValueError):
         return 0.0
 
 

@@ -270,8 +270,9 @@ def _took(file: Path) -> _Took | None:
     # A job may have been started more than once: the last time counts.
     machine = next((line.removeprefix(LINE) for line in reversed(log) if line.startswith(LINE)), None)
     used = next((found for line in reversed(log) if (found := read_used(line))), None)
-    if machine is None or used is None or seconds <= used.waited_s:
+    if machine is None or used is None or seconds <= 0 or used.waiting == 1:
         return None
     # Each sees less than all: one looks now and then, the other at no process but its own.
     memory = max(used.memory_mib, float(sampled) if re.fullmatch(r"[\d.]+", sampled) else 0.0)
-    return _Took(machine, seconds, seconds - used.waited_s, used.cpu_s, memory or None)
+    # A process also waits while it ends, when nobody can tell any more.
+    return _Took(machine, seconds, seconds * (1 - used.waiting), used.cpu_s, memory or None)

@@ -34,10 +34,11 @@ def read_planned(path: Path, benchmarks: Mapping[str, Sequence[Path]]) -> list[d
     for cost in read_costs(benchmarks)["rows"]:
         if cost["stage"] in planned:
             seconds, half, memory = planned[cost["stage"]]
-            used = _used(benchmarks[cost["stage"]])
-            waited = sum(of.waited_s for of in used)
+            used = [(read_costs({"job": [path]})["rows"], _used(path)) for path in benchmarks[cost["stage"]]]
+            told = [(job[0]["seconds"], of) for job, of in used if job and of]
+            waited = sum(wall_s * of.waiting for wall_s, of in told)
             # Each sees less than all: a benchmark looks now and then, a job at no process but its own.
-            largest = max([cost["memory_mib"] or 0.0, *(of.memory_mib for of in used)]) or None
+            largest = max([cost["memory_mib"] or 0.0, *(of.memory_mib for _, of in told)]) or None
             rows.append({
                 "stage": cost["stage"],
                 "time": clock(seconds), "low": clock(max(seconds - half, 0.0)), "high": clock(seconds + half),
@@ -55,9 +56,8 @@ def _error(planned: float, actual: float | None) -> str:
     return f"{100 * (planned / actual - 1):+.0f} %".replace("-", "\N{MINUS SIGN}")
 
 
-def _used(benchmarks: Sequence[Path]) -> list[Used]:
-    """What the jobs' logs say at their ends; of a job that was started more than once, the last time."""
-    logs = [path.with_suffix(".log") for path in benchmarks]
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs if path.is_file()]
-    told = ([found for line in text.splitlines() if (found := read_used(line))] for text in texts)
-    return [found[-1] for found in told if found]
+def _used(benchmark: Path) -> Used | None:
+    """What a job's log says at its end; of one that was started more than once, the last time."""
+    log = benchmark.with_suffix(".log")
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return next((used for line in reversed(text.splitlines()) if (used := read_used(line))), None)
