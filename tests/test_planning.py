@@ -436,6 +436,13 @@ def test_a_small_copy_is_planned_by_the_real_rules_with_one_part_of_many(
     assert re.search(r"^download_part +1$", told.stdout, re.MULTILINE), "of 21 parts that the list has"
 
 
+def test_the_two_sizes_that_are_measured_differ_in_all_they_can() -> None:
+    least = Size(rows=8, steps=4, prompts=2)
+    assert least.smaller == Size(2, 1, 1)
+    for option, value in (("--rows", 7), ("--steps", 3), ("--prompts", 1)):
+        assert CliRunner().invoke(app, ["plan", RUN, "--calibrate", option, str(value)]).exit_code == 2
+
+
 def test_a_part_of_a_dataset_is_not_published(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"run": "demo", "published": ["demo"], "first_parts": 1}))

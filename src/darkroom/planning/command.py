@@ -31,7 +31,7 @@ def plan(
         int, typer.Option(help="with --calibrate: of the training, in the larger copy", min=4)
     ] = 40,
     prompts: Annotated[
-        int, typer.Option(help="with --calibrate: of each task, in the larger copy", min=1)
+        int, typer.Option(help="with --calibrate: of each task, in the larger copy", min=2)
     ] = 4,
 ) -> None:
     """Say what a run will take: hours, GPU hours, money, memory, disk and network of every stage, with intervals.
