@@ -19,6 +19,7 @@ from darkroom.train import rendezvous
 from darkroom.train.distributed import Ranks, broadcast_from_first, find_ranks, wait_for_first
 from darkroom.train.record import print_line
 from darkroom.train.rendezvous import find_rendezvous, first_node, process_group, timeout_seconds
+from darkroom.train.signals import STOPPED_EXIT_CODE, Stopped, ends_when_stopped, stop_signals
 
 # Time enough for those that are there to find each other; where there is nobody to find, less will do.
 QUICK, AT_ONCE = ({"DARKROOM_RENDEZVOUS_TIMEOUT_S": seconds} for seconds in (6, 2))
@@ -285,6 +286,18 @@ def test_ranks_of_one_machine_listen_on_its_loopback_alone(tmp_path, launcher):
 
 def test_ranks_that_stop_together_keep_their_exit_code(tmp_path):
     assert [code for code, _ in start_ranks(tmp_path, __file__, ["leave"], 2).wait()] == [75, 75]
+
+
+def test_a_rank_that_has_stopped_keeps_its_exit_code_though_a_launcher_ends_it():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.raises(Stopped) as stopped, ends_when_stopped(), stop_signals():
+            raise Stopped(3)
+        assert stopped.value.code == STOPPED_EXIT_CODE
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def encode_for_others(
     num = settings.encoder_ranks
     with (
         deterministic(on, settings.num_threads),
-        stop_signals() as stop,
         process_group(everyone, on, inputs.key, log, num) as store,
+        stop_signals() as stop,
     ):
         assert store is not None, "with encoders there are several ranks"
         link = EncoderLink(store, everyone, num, on, timeout_seconds(COLLECTIVE_TIMEOUT_S))

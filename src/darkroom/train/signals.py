@@ -43,11 +43,15 @@ class StopSignal:
 
 @contextmanager
 def ends_when_stopped() -> Iterator[None]:
-    """Lets a process whose training has stopped end: all is saved, and a Ctrl-C would meet torch tidying up."""
+    """Lets a process whose training has stopped end: all is saved, and a Ctrl-C would meet torch tidying up.
+
+    A launcher sends SIGTERM to the others as soon as one has ended; they keep their own exit code.
+    """
     try:
         yield
     except Stopped:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise
 
 
