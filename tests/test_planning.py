@@ -126,6 +126,14 @@ def test_neither_start_nor_rate_is_negative(units, values, start, each) -> None:
     assert (line.start if start == 0 else line.each) == 0
 
 
+def test_a_rate_that_noise_hides_is_not_surely_none() -> None:
+    line = fit.fit([32, 128], [13, 12])
+    assert line.each == 0
+    near, far = (fit.add_up(line, [(units, 1)], spread=0.1) for units in (128.0, 12_800.0))
+    assert near.half < 0.2 * near.mean
+    assert far.half > far.mean, "a hundred times the size may take many times as long"
+
+
 def test_jobs_of_one_size_tell_sizes_near_it_and_no_others() -> None:
     line = fit.fit([100, 100], [10, 10])
     assert line.of_job(100) == pytest.approx(10)

@@ -27,7 +27,7 @@ class Line:
 
     Attributes:
         start, each: of a job, and of a unit.
-        inverse: (X'X)^-1 of the relative design matrix, 2 x 2; 0 for what is not fitted.
+        inverse: (X'X)^-1 of the relative design matrix, 2 x 2; 0 for what cannot be.
         squares, freedom: of the relative residuals: their sum, and their degrees of freedom.
         size: where jobs of one size alone were measured, their units; then `each` is proportional, so that sizes
             up to MAX_FACTOR above are rather too long than too short.
@@ -84,7 +84,8 @@ def fit(units: Sequence[float], values: Sequence[float]) -> Line:
         return found
     # The best line that is allowed lies on the border then: it has a start alone, or a rate alone.
     borders = [_line(u, y, np.array(columns)) for columns in ((False, True), (True, False))]
-    return min(borders, key=lambda line: line.squares)
+    # What is not known of the two stays unknown: noise that hides a rate must not make it surely 0.
+    return replace(min(borders, key=lambda line: line.squares), inverse=found.inverse)
 
 
 def proportional(units: Sequence[float], values: Sequence[float]) -> Line:
