@@ -12,7 +12,7 @@ import yaml
 
 from darkroom.config import ConfigError, Project, load_project
 from darkroom.config.load import layers_of
-from darkroom.publish import pipeline_text, published_runs, stage_entries, stage_name
+from darkroom.publish import pipeline_text, published_runs, stage_entries, stage_entry, stage_name
 from darkroom.publish.recorded import current_options
 from darkroom.stages import (
     DATASET_SECTIONS,
@@ -122,6 +122,13 @@ def test_a_published_run_of_two_phases_has_the_first_as_far_as_the_second_needs_
     deps = entries["train-sd2-at-scale-tiny"]["deps"]
     assert f"results/runs/{first}/train/manifest.json" in deps
     assert f"results/runs/{first}/train/manifest.json" in entries[f"train-{first}"]["outs"][0]
+
+
+def test_a_file_of_prompts_in_the_project_is_a_dependency_of_the_pictures_alone() -> None:
+    prompts = "src/darkroom_demo/pictures/prompts/shapes.jsonl"
+    project = load_project("flux-tiny", ROOT)
+    reading = {stage for stage in DEMO_STAGES if prompts in stage_entry(project, stage, ROOT).get("deps", [])}
+    assert reading == {"draw"}
 
 
 def test_a_component_that_lies_outside_the_project_is_no_dependency_but_a_parameter(

@@ -35,6 +35,8 @@ _HEADER = """\
 """
 # What DVC identifies of a stage beside its manifest and its tracked files.
 _OUTS = {"train": ["model"], "watch": ["best"], "draw": ["pictures"]}
+# The stages that read the prompts.
+_OF_PROMPTS = ("watch", "draw")
 # How DVC draws the copies of tables that Git tracks.
 _AXES = {
     "funnel.csv": {"template": "bar_horizontal", "x": "remaining", "y": "criterion"},
@@ -54,7 +56,7 @@ def stage_entry(project: Project, stage: str, root: str | Path = ".") -> dict[st
     here, kept = folder(project, stage), {"persist": True}
     entry: dict[str, Any] = {"cmd": f"snakemake {stage} --config run={project.name}"}
     deps = [str(path) for path in upstream_paths(project, stage).values()]
-    deps += _component_folders(project, stage, Path(root))
+    deps += _component_folders(project, stage, Path(root)) + _prompt_files(project, stage, Path(root))
     if deps:
         entry["deps"] = deps
     entry["params"] = [{path: keys} for path, keys in _params(project, stage, root).items()]
@@ -157,8 +159,14 @@ def _recorded(name: str, section: Any, values: Any) -> list[str]:
 def _component_folders(project: Project, stage: str, root: Path) -> list[str]:
     """Components that lie in the project; those that lie elsewhere are known by their settings."""
     paths = {project.component(name).path for name in component_names(project, stage)}
-    return sorted(
-        path
-        for path in paths
-        if not path.startswith("$") and not local_path(path).is_absolute() and (root / path).is_dir()
-    )
+    return sorted(path for path in paths if _in_project(path) and (root / path).is_dir())
+
+
+def _prompt_files(project: Project, stage: str, root: Path) -> list[str]:
+    """The file of prompts that pictures are drawn of, if it lies in the project."""
+    path = getattr(project.run.draw.prompts, "path", None) if stage in _OF_PROMPTS else None
+    return [path] if path and _in_project(path) and (root / path).is_file() else []
+
+
+def _in_project(path: str) -> bool:
+    return not path.startswith("$") and not local_path(path).is_absolute()
