@@ -256,9 +256,14 @@ def test_the_small_run_goes_through_the_whole_chain_to_a_model_that_diffusers_al
     make_tiny_project,
 ):
     project = make_tiny_project("flux")
-    # Metrics read pictures, whatever drew them: one is enough here.
-    slow = dict.fromkeys(("frechet_clip_distance", "kernel_clip_distance"))
-    project.edit("config/runs/flux-tiny.yaml", {"measure": slow})
+    # Metrics read pictures, whatever drew them: one is enough here, and few steps and pictures are.
+    few = {
+        "train": {"num_steps": 60, "checkpoint_every_steps": 30},
+        "draw": {"max_prompts": 6, "num_pictures_per_prompt": 1, "sampling": {"num_inference_steps": 4}},
+        "measure": dict.fromkeys(("geneval", "frechet_clip_distance", "kernel_clip_distance")),
+        "evaluate": {"num_bootstrap": 20},
+    }
+    project.edit("config/runs/flux-tiny.yaml", few)
     project.run("bash", "-ec", "DVC_STAGE=x snakemake --quiet all --config run=flux-tiny")
     run = project.folder / "results/runs/flux-tiny"
     assert (run / "report/report.html").exists()

@@ -266,7 +266,7 @@ def test_the_twins_pictures_are_those_that_the_module_draws(tmp_path: Path) -> N
     assert {p.relative_to(tmp_path) for p in tmp_path.rglob("*")} == {
         p.relative_to(committed) for p in committed.rglob("*")
     }
-    for path in sorted(tmp_path.rglob("*.txt")):
+    for path in sorted((*tmp_path.rglob("*.txt"), *tmp_path.rglob("*.jsonl"))):
         assert path.read_text() == (committed / path.relative_to(tmp_path)).read_text()
     for path in sorted(tmp_path.rglob("*.png")):
         with Image.open(path) as new, Image.open(committed / path.relative_to(tmp_path)) as old:

@@ -174,11 +174,19 @@ def test_a_variable_of_a_component_that_is_not_set_is_named_before_any_job(
 
 @pytest.fixture(scope="module")
 def twins(recipes_project: TinyProject) -> TinyProject:
-    """All twins made by one command. One measures all that its run does, the others what is quickest: metrics
-    read pictures, whatever drew them."""
+    """All twins made by one command, in a few steps and pictures: what they learn in all of theirs is published.
+    One measures all that its run does, the others what is quickest: metrics read pictures, whatever drew them."""
+    for name in sorted(path.stem for path in (ROOT / "config/runs").glob("*-tiny.yaml")):
+        num_steps = 60 if load_project(name, ROOT).run.train.initial_run is None else 30
+        few = {
+            "train": {"num_steps": num_steps, "checkpoint_every_steps": 30},
+            "draw": {"max_prompts": 6, "num_pictures_per_prompt": 1, "sampling": {"num_inference_steps": 2}},
+            "evaluate": {"num_bootstrap": 20},
+        }
+        recipes_project.edit(f"config/runs/{name}.yaml", few)
     for name in RECIPES:
         if name != "pixelprose-sd3":
-            slow = dict.fromkeys(("frechet_clip_distance", "kernel_clip_distance"))
+            slow = dict.fromkeys(("geneval", "frechet_clip_distance", "kernel_clip_distance"))
             recipes_project.edit(f"config/runs/{name}-tiny.yaml", {"measure": slow})
     runs = ",".join(f"{name}-tiny" for name in RECIPES)
     # As inside `dvc repro`: what is recorded in DVC is tested elsewhere.
