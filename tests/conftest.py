@@ -93,6 +93,9 @@ class TinyProject:
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         self.edit("config/datasets/demo.yaml", TINY_DATASET)
         self.edit("config/runs/demo.yaml", TINY_RUN)
+        # Of the published runs the one that is made here.
+        choice = folder / "config/config.yaml"
+        choice.write_text(re.sub(r"(?m)^published: .*$", "published: [demo]", choice.read_text()))
         (folder / "dvc.yaml").write_text(pipeline_text(folder))
         (folder / "dvc.lock").unlink(missing_ok=True)
         shutil.rmtree(folder / "published", ignore_errors=True)

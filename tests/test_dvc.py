@@ -1,5 +1,6 @@
 """dvc.yaml says what the configuration and the rules say."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from darkroom.config import ConfigError, Project, load_project
 from darkroom.config.load import layers_of
 from darkroom.publish import pipeline_text, published_runs, stage_entries, stage_entry, stage_name
+from darkroom.publish.listed import chain_of
 from darkroom.publish.recorded import current_options
 from darkroom.stages import (
     DATASET_SECTIONS,
@@ -42,6 +44,7 @@ def publish(root: Path, *runs: str) -> None:
 DEMO_STAGES = [stage for stage in STAGES if members(load_project("demo", ROOT), stage)]
 
 
+@functools.cache
 def resolved() -> dict[str, Any]:
     """Name -> the stage as DVC itself reads it."""
     from dvc.repo import Repo
@@ -70,8 +73,9 @@ def params_of(entry: dict[str, Any]) -> dict[str, set[str]]:
 
 def test_dvc_yaml_is_what_the_configuration_gives() -> None:
     assert (ROOT / "dvc.yaml").read_text() == pipeline_text(ROOT), "give `darkroom publish --write`"
-    demo = load_project("demo", ROOT)
-    assert set(resolved()) == {stage_name(demo, stage) for stage in DEMO_STAGES}
+    demo, runs = load_project("demo", ROOT), [load_project(run, ROOT) for run in published_runs(ROOT)]
+    assert set(resolved()) == {stage_name(*of) for run in runs for of in chain_of(run, ROOT)}
+    assert set(resolved()) >= {stage_name(demo, stage) for stage in DEMO_STAGES}
 
 
 @pytest.mark.parametrize("stage", DEMO_STAGES)
@@ -191,8 +195,9 @@ def test_publish_says_where_dvc_yaml_is_behind_and_writes_it(configuration: Path
             ["darkroom", *arguments], cwd=configuration, env=environment, capture_output=True, text=True
         )
 
+    publish(configuration, "demo")
     behind = darkroom("publish")
     assert behind.returncode == 1 and "`darkroom publish --write`" in behind.stderr
     assert darkroom("publish", "--write").returncode == 0
     assert darkroom("publish").returncode == 0
-    assert (configuration / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+    assert (configuration / "dvc.yaml").read_text() == pipeline_text(configuration)

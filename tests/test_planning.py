@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,19 +44,34 @@ HERE = Place("this", slots=4, gpus={"train_run": 1})
 RUN = "sd2-imagenet-tiny"
 
 
+# So few that they can be counted.
+FEW = """
+train: {num_steps: 60, checkpoint_every_steps: 30}
+draw: {max_prompts: 6, num_pictures_per_prompt: 1}
+"""
+
+
+def configured(folder: Path) -> Path:
+    """A folder with the project's configuration, in which the run does little, and its code, and no results."""
+    shutil.copytree(ROOT / "config", folder / "config")
+    for name in ("src", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    run = folder / f"config/runs/{RUN}.yaml"
+    run.write_text(run.read_text() + FEW)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def project() -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(configured(tmp_path_factory.mktemp("configured")))
         return load_project(RUN)
 
 
 @pytest.fixture
 def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the project's configuration and code, and no results."""
-    for name in ("config", "src", "profiles"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(configured(tmp_path))
     monkeypatch.setenv("SNAKEMAKE_PROFILE", "profiles/local")
     return tmp_path
 

@@ -91,7 +91,9 @@ def test_publishing_a_finished_run_leaves_a_clone_that_anybody_can_check(
     output = project.run("darkroom", "publish", "demo", "--sign", str(keys / "alice"))
     assert "config/config.yaml lists demo" in output and "demo is published: git add" in output
     assert (project.folder / "config/config.yaml").read_text() == "# The run.\nrun: demo\npublished: [demo]\n"
-    assert "[demo](published/runs/demo/README.md) | 0." in (project.folder / "README.md").read_text()
+    assert (
+        "[demo](published/runs/demo/README.md) | 12 (demo) | 0." in (project.folder / "README.md").read_text()
+    )
     assert "up to date" in project.run("dvc", "status")
     shutil.rmtree(project.folder / "results")
     verdict = project.run("darkroom", "verify", "demo", "--signers", str(keys / "signers"))

@@ -36,21 +36,23 @@ def readme_text(text: str, root: str | Path = ".") -> str:
 
 
 def published_markdown(root: str | Path = ".") -> str:
-    """A row for each published run: its headline scores, trained and untrained.
+    """A row for each published run: its prompts, and its headline scores, trained and untrained.
 
     Raises:
         ConfigError: the list of published runs, or one of the runs, is wrong.
     """
     found: dict[str, dict[str, str]] = {}
     columns: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     for run in published_runs(root):
         metrics, found[run] = _metrics(run, root), {}
+        prompts[run] = _prompts(metrics["protocol"]["prompts"]) if metrics else ""
         for metric in measured(metrics) if metrics else []:
             columns[metric.name] = metric.label
             found[run][metric.name] = _cell(metric, metrics)
-    lines = [_row("run", *columns.values()), _row(*["---"] * (len(columns) + 1)).replace(" ", "")]
+    lines = [_row("run", "prompts", *columns.values()), _row(*["---"] * (len(columns) + 2)).replace(" ", "")]
     for run, cells in found.items():
-        lines.append(_row(_linked(run, root), *(cells.get(name, "") for name in columns)))
+        lines.append(_row(_linked(run, root), prompts[run], *(cells.get(name, "") for name in columns)))
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +64,11 @@ def _results(run: str, root: str | Path) -> str:
 def _metrics(run: str, root: str | Path) -> dict[str, Any]:
     path = Path(root) / tracked_path(stage_name(load_project(run, root), "evaluate"), "metrics.json")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _prompts(protocol: Mapping[str, Any]) -> str:
+    """`24 (shapes)`: scores of other prompts do not compare. Of a file, its name."""
+    return f"{protocol['number']} ({Path(protocol['name']).stem})"
 
 
 def _row(*cells: str) -> str:
