@@ -14,6 +14,7 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from darkroom.jobs import STREAM_VARIABLE, job, stream_id, tell
+from darkroom.machine import used_line
 from snakemake_logger_plugin_darkroom import LogHandler
 from snakemake_logger_plugin_darkroom.progress import Job, Progress
 from snakemake_logger_plugin_darkroom.text import MAX_LINES, duration, end_of_log, printable
@@ -95,10 +96,11 @@ def test_what_belongs_to_no_stage_is_not_counted_as_one(talk: Callable[..., Talk
     assert seen.text.endswith("another snakemake is at work in this folder\n")
 
 
+@pytest.mark.parametrize("after", ["", f"{used_line()}\n"])
 def test_a_finished_stage_has_its_place_time_and_own_summary(
-    talk: Callable[..., Talk], tmp_path: Path
+    talk: Callable[..., Talk], tmp_path: Path, after: str
 ) -> None:
-    seen, log = talk(), a_log(tmp_path, "filter     4 kept, 5 rows\n")
+    seen, log = talk(), a_log(tmp_path, f"filter     4 kept, 5 rows\n{after}")
     seen.log(LogEvent.RUN_INFO, stats=STATS)
     before = seen.text
     seen.start(1, "filter_manifest", write_manifest(tmp_path, "filter", '{"kept": 4}'), log=log)

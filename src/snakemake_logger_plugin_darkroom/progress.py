@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.jobs import summary_line
+from darkroom.machine import USED
 from darkroom.stages import STAGES
 from snakemake_logger_plugin_darkroom.text import duration, end_of_log, has_traceback, printable
 
@@ -250,7 +251,8 @@ def _summary(job: Job, manifest: Path) -> str:
     stage, counts = _read(manifest)
     for log in job.logs:
         with contextlib.suppress(OSError):
-            lines = end_of_log(log)
+            # What it has used a job notes after its last word.
+            lines = [line for line in end_of_log(log) if not line.startswith(USED)]
             if lines and lines[-1].startswith(f"{stage:<10} "):
                 return lines[-1]
     return printable(summary_line(stage, counts).rstrip())
