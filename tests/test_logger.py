@@ -96,10 +96,11 @@ def test_what_belongs_to_no_stage_is_not_counted_as_one(talk: Callable[..., Talk
     assert seen.text.endswith("another snakemake is at work in this folder\n")
 
 
-@pytest.mark.parametrize("after", ["", f"{used_line()}\n"])
+@pytest.mark.parametrize("has_ended", [False, True])
 def test_a_finished_stage_has_its_place_time_and_own_summary(
-    talk: Callable[..., Talk], tmp_path: Path, after: str
+    talk: Callable[..., Talk], tmp_path: Path, has_ended: bool
 ) -> None:
+    after = f"{used_line()}\n" if has_ended else ""
     seen, log = talk(), a_log(tmp_path, f"filter     4 kept, 5 rows\n{after}")
     seen.log(LogEvent.RUN_INFO, stats=STATS)
     before = seen.text
