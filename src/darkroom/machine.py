@@ -9,6 +9,7 @@ import re
 import resource
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,12 @@ def read_used(line: str) -> Used | None:
     """What such a line says; None of another."""
     found = _USED.fullmatch(line)
     return Used(*map(float, found.groups())) if found else None
+
+
+def last_used(log: Iterable[str]) -> Used | None:
+    """What the lines of a log end with; of a job that was started more than once, the last time."""
+    found = [used for line in log if (used := read_used(line))]
+    return found[-1] if found else None
 
 
 def _peak_mib() -> float:

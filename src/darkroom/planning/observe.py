@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from darkroom.config import ConfigError, Project, load_project
-from darkroom.machine import LINE, read_used
+from darkroom.machine import LINE, last_used
 from darkroom.planning import work
 from darkroom.planning.observations import Observation
 from darkroom.scorers.table import SCORERS
@@ -269,7 +269,7 @@ def _took(file: Path) -> _Took | None:
         return None
     # A job may have been started more than once: the last time counts.
     machine = next((line.removeprefix(LINE) for line in reversed(log) if line.startswith(LINE)), None)
-    used = next((found for line in reversed(log) if (found := read_used(line))), None)
+    used = last_used(log)
     if machine is None or used is None or seconds <= 0 or used.waiting == 1:
         return None
     # Each sees less than all: one looks now and then, the other at no process but its own.

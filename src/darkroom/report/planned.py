@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darkroom.machine import Used, read_used
+from darkroom.machine import Used, last_used
 from darkroom.report.runs import clock, read_costs
 
 # Beside the logs of a run: the plan that was made of it.
@@ -57,7 +57,7 @@ def _error(planned: float, actual: float | None) -> str:
 
 
 def _used(benchmark: Path) -> Used | None:
-    """What a job's log says at its end; of one that was started more than once, the last time."""
+    """What a job's log says at its end."""
     log = benchmark.with_suffix(".log")
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return next((used for line in reversed(text.splitlines()) if (used := read_used(line))), None)
+    return last_used(text.splitlines())
