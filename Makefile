@@ -44,16 +44,18 @@ $(READY): requirements.lock pyproject.toml Makefile
 demo: $(READY) ## run the whole chain on the demo world
 	@snakemake
 
-# Both parts run, whatever the first finds; that of the clusters tells what it found when the other has.
+# Both parts run, whatever the first finds; that of the clusters tells what it found when the other has. What failed
+# beside the others is tried once more, alone, and named as flaky where it passes then.
 test: $(READY) ## run all tests, beside them those on a private SLURM cluster where SLURM is installed
 	@failed=; cluster=; both=$$(mktemp -d); trap 'kill -INT $$cluster 2>/dev/null; rm -rf "$$both"' EXIT; \
 	trap 'exit 130' INT TERM; export DARKROOM_MADE_ONCE="$$both"; \
-	if command -v sbatch >/dev/null; then echo '$(TEST_SLURM) &'; $(TEST_SLURM) >"$$both/told" 2>&1 & cluster=$$!; \
+	if command -v sbatch >/dev/null; then echo '$(TEST_SLURM) &'; \
+	    $(TEST_SLURM) -o cache_dir="$$both/on-the-cluster" >"$$both/told" 2>&1 & cluster=$$!; \
 	    else echo "left out: the tests on a SLURM cluster (apt-get install slurm-wlm munge)"; fi; \
-	echo '$(TEST_HERE)'; $(TEST_HERE) || failed=" here"; \
-	if test -n "$$cluster"; then wait $$cluster || failed="$$failed on-the-cluster"; \
+	echo '$(TEST_HERE)'; $(TEST_HERE) -o cache_dir="$$both/here" || failed="here=$$?"; \
+	if test -n "$$cluster"; then wait $$cluster || failed="$$failed on-the-cluster=$$?"; \
 	    echo "on the cluster:"; cat "$$both/told"; fi; \
-	test -z "$$failed" || { echo "tests failed:$$failed"; exit 1; }
+	test -z "$$failed" || python tests/again.py "$$both" $$failed || { echo tests failed: $$failed; exit 1; }
 
 test-fast: $(READY) ## run the tests without the chain and without a cluster
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slow and not slurm and not real"

@@ -10,26 +10,20 @@ import pytest
 
 needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
 
-NUM_TRIES, TRY_SECONDS = 4, 60
+NUM_TRIES, TRY_SECONDS = 5, 90
 
 
 def in_chromium(page: Path, width: int = 800) -> str:
     """The page's elements after its scripts have run, in the browser's own writing.
 
-    What pages keep in the browser is there at the next call. A browser takes two seconds; about one in some
-    hundred never ends on a busy machine, whatever the page, so that one is killed and another is started, on what
-    the last that ended has kept.
+    Every call is a browser that has kept nothing. A browser takes two seconds; about one in some hundred never
+    ends on a busy machine, whatever the page, so that one is killed and another is started.
     """
-    kept = Path.cwd() / "browser"
     for _ in range(NUM_TRIES):
-        profile = kept.with_name("browser-of-this-try")
+        profile = Path.cwd() / "browser"
         shutil.rmtree(profile, ignore_errors=True)
-        if kept.exists():
-            shutil.copytree(kept, profile, symlinks=True)
         dom = _dumped(page, profile, width)
         if dom is not None:
-            shutil.rmtree(kept, ignore_errors=True)
-            profile.rename(kept)
             return dom
     raise TimeoutError(f"chromium did not end in {NUM_TRIES} tries of {TRY_SECONDS} s on {page}")
 

@@ -33,7 +33,7 @@ class Processes:
                 known = warm.jobs.environment(env)
                 self.processes.append(subprocess.Popen(command, env=known, stdout=out, stderr=out))
 
-    def wait(self, timeout_s=120):
+    def wait(self, timeout_s=600):
         """(exit code, output) of each; none is left behind, and one that does not end fails the test."""
         try:
             codes = [p.wait(timeout_s) for p in self.processes]

@@ -38,14 +38,14 @@ def edit_after_first_part(project: TinyProject, edit: Callable[[], object], *com
     """Exit code and output of a command during which `edit` is called, once a part of the filter is there."""
     driver = subprocess.Popen(command, cwd=project.folder, env=project.environment, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-    end, made = time.monotonic() + 300, list[Path]()
+    end, made = time.monotonic() + 1200, list[Path]()
     while not made:
         assert driver.poll() is None and time.monotonic() < end, driver.communicate()[0]
         time.sleep(0.02)
         made = list((project.folder / FILTER).glob("part-?????.json"))
     assert len(made) == 1, "the edit comes too late to tell anything"
     edit()
-    output, _ = driver.communicate(timeout=300)
+    output, _ = driver.communicate(timeout=1200)
     return driver.returncode, output
 
 

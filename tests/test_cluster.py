@@ -19,7 +19,7 @@ def submit(cluster: Cluster, *options: str, command: str) -> str:
     return cluster.run("sbatch", "--parsable", log, *options, f"--wrap={command}").strip()
 
 
-def wait_for_state(cluster: Cluster, number: str, state: str, timeout_s: float = 60) -> None:
+def wait_for_state(cluster: Cluster, number: str, state: str, timeout_s: float = 300) -> None:
     cluster.wait_for(lambda: state_of(cluster, number) == state, timeout_s, f"job {number} {state}")
 
 
@@ -61,13 +61,13 @@ def test_a_crashed_node_takes_its_processes_along_and_its_job_moves_on() -> None
         job = submit(cluster, command="sleep 1000")
         wait_for_state(cluster, job, "RUNNING")
         mark = {"SLURM_CLUSTER_NAME": cluster.name, "SLURM_JOB_ID": job}
-        cluster.wait_for(lambda: list(processes_with(mark)), 10, "the job's processes")
+        cluster.wait_for(lambda: list(processes_with(mark)), 300, "the job's processes")
         cluster.crash_node("n1")
         assert not list(processes_with(mark))
-        cluster.wait_for(lambda: cluster.node_states()["n1"].startswith("down"), 60, "loss of the node")
+        cluster.wait_for(lambda: cluster.node_states()["n1"].startswith("down"), 300, "loss of the node")
         assert state_of(cluster, job) == "PENDING"
         cluster.boot_node("n1")
-        cluster.wait_for(lambda: cluster.node_states()["n1"] == "idle", 30, "return of the node")
+        cluster.wait_for(lambda: cluster.node_states()["n1"] == "idle", 300, "return of the node")
 
 
 def test_a_job_outlives_its_controller() -> None:
@@ -77,7 +77,7 @@ def test_a_job_outlives_its_controller() -> None:
         wait_for_state(cluster, job, "RUNNING")
         cluster.stop_controller()
         assert "DOWN" in cluster.run("scontrol", "ping", check=False)
-        cluster.wait_for(done.exists, 20, "the job's file")
+        cluster.wait_for(done.exists, 300, "the job's file")
         cluster.start_controller()
         wait_for_state(cluster, job, "COMPLETED")
 
@@ -86,7 +86,7 @@ def test_a_step_that_takes_more_memory_than_it_asked_for_is_killed() -> None:
     hungry = "python3 -c 'import time; b = bytearray(300 << 20); time.sleep(30)'"
     with Cluster(Settings(num_nodes=1, enforce_memory=True)) as cluster:
         job = submit(cluster, "--mem=100", command=f"srun {hungry}")
-        cluster.wait_for(lambda: state_of(cluster, job) not in ("PENDING", "RUNNING"), 40, "end of the job")
+        cluster.wait_for(lambda: state_of(cluster, job) not in ("PENDING", "RUNNING"), 300, "end of the job")
         assert state_of(cluster, job) in ("FAILED", "OUT_OF_MEMORY")
         assert "memory" in (cluster.folder / f"{job}.log").read_text().lower()
 
@@ -100,11 +100,11 @@ def test_nothing_is_left_of_a_cluster_with_running_jobs(
     with Cluster() as cluster:
         job = submit(cluster, "-N2", command="setsid sleep 1000 & srun -N2 sleep 1000")
         wait_for_state(cluster, job, "RUNNING")
-        cluster.wait_for(lambda: len(cluster.processes()) > 8, 10, "the job's processes")
+        cluster.wait_for(lambda: len(cluster.processes()) > 8, 300, "the job's processes")
         folder, mark = cluster.folder, {"SLURM_CLUSTER_NAME": cluster.name}
-        cluster.wait_for(lambda: list(processes_with(mark)), 60, "a process of the job itself")
+        cluster.wait_for(lambda: list(processes_with(mark)), 300, "a process of the job itself")
     assert not folder.exists()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while list(processes_with(mark)) and time.monotonic() < end:
         time.sleep(0.1)
     assert not list(processes_with(mark))

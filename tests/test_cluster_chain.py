@@ -37,7 +37,7 @@ class ClusterRun:
     def submitted(self, *command: str) -> list[str]:
         """The rules whose jobs a command submits, in order."""
         before = {job["id"] for job in self.cluster.jobs()}
-        self.project.run(*command, timeout_s=400)
+        self.project.run(*command, timeout_s=1500)
         new = [job["comment"] for job in self.cluster.jobs() if job["id"] not in before]
         return [re.sub("^rule_|_wildcards_.*", "", comment) for comment in new]
 
@@ -52,7 +52,7 @@ def on_cluster(
     environment = slurm_cluster.environment(project.environment)
     project.variables = {name: environment[name] for name in ("PATH", "SLURM_CONF")}
     before = {job["id"] for job in slurm_cluster.jobs()}
-    project.run("snakemake", "--profile", "slurm", timeout_s=1200)
+    project.run("snakemake", "--profile", "slurm", timeout_s=2400)
     yield ClusterRun(project, slurm_cluster, [job for job in slurm_cluster.jobs() if job["id"] not in before])
     assert not slurm_cluster.jobs("PENDING", "RUNNING")
 
@@ -115,6 +115,6 @@ def test_dvc_repro_submits_the_stage(on_cluster: ClusterRun) -> None:
 def test_no_process_is_left_between_the_runs(on_cluster: ClusterRun) -> None:
     cluster = on_cluster.cluster
     in_jobs = {"SLURM_CLUSTER_NAME": cluster.name}
-    cluster.wait_for(lambda: not list(processes_with(in_jobs)), 20, "end of the jobs' processes")
+    cluster.wait_for(lambda: not list(processes_with(in_jobs)), 300, "end of the jobs' processes")
     drivers = [Path(f"/proc/{pid}/cwd").resolve() for pid in cluster.processes()]
     assert on_cluster.project.folder.resolve() not in drivers

@@ -80,6 +80,6 @@ def test_the_check_says_what_submission_does(
     command += ["--darkroom-status-command", "squeue", "--darkroom-init-seconds-before-status-checks", "1"]
     done = subprocess.run(
         ["env", "-u", "SNAKEMAKE_PROFILE", *command],
-        cwd=tmp_path, env=on_cluster.environment(), capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=on_cluster.environment(), capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert (done.returncode != 0) == (problem is not None), done.stdout + done.stderr

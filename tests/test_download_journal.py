@@ -126,7 +126,7 @@ def test_a_job_that_is_asked_to_end_does_so_at_once_and_blames_no_row(server: Se
         time.sleep(0.05)
     time.sleep(0.5)
     job.terminate()
-    assert job.wait(timeout=15) == 128 + signal.SIGTERM
+    assert job.wait(timeout=25) == 128 + signal.SIGTERM
     left = tmp_path / "out/.part-00000.journal/000000"
     title = left.read_bytes().split(b"\n")[0].decode()
     with Journal(left.parent, title.split()[-1]) as journal:

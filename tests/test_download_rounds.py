@@ -214,7 +214,7 @@ def test_the_soak_recovers_every_row_and_changes_no_finished_file() -> None:
         "--max-ratio",
         "99",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [int(n) for n in re.findall(r"rows that had failed\s+(\d+)", done.stdout)] == [12, 4, 1]
     for line in ("rows without a picture        0", "pictures twice                0"):

@@ -18,7 +18,7 @@ def hear(number, frame):
     print(signal.Signals(number).name, flush=True)
     global end
     end = time.monotonic() + 0.5
-end = time.monotonic() + 60
+end = time.monotonic() + 300
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, hear)
 print("began", flush=True)
@@ -61,7 +61,7 @@ def test_a_job_hears_what_the_driver_alone_was_told_and_the_driver_ends_after_it
     told = [driver.stdout.readline()]
     for _ in range(times - 1):
         driver.send_signal(number)
-    told += driver.communicate(timeout=60)[0].splitlines(keepends=True)
+    told += driver.communicate(timeout=300)[0].splitlines(keepends=True)
     assert {"interrupted\n", f"{heard}\n"} <= set(told)
     assert told[-2:] == ["ended\n", "driver ended\n"] and told.count("interrupted\n") == 1
 

@@ -52,7 +52,7 @@ def without_activation(
     inherited = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
     variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(path), "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, text=True, timeout=100, stdout=subprocess.PIPE,
+        [sys.executable, *command], cwd=folder, text=True, timeout=600, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env=inherited | variables,
     )  # fmt: skip
 

@@ -139,7 +139,7 @@ def test_rewards_are_those_of_the_authors_package(
     paths = os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, str(REFERENCE), str(folder)],
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     expected = json.loads((folder / "rewards.json").read_text())

@@ -57,7 +57,7 @@ class Terminal:
             pass
 
     def wait_for_step(self, step: int) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not (self.log.exists() and re.search(rf"train: step {step}/{NUM_STEPS}", self.log.read_text())):
             self.read()
             assert time.monotonic() < deadline, self.output.decode()
@@ -65,7 +65,7 @@ class Terminal:
 
     def end(self) -> int:
         """The driver's exit code. Nobody is left, and the training says after which step it has saved."""
-        deadline, ended = time.monotonic() + 120, 0
+        deadline, ended = time.monotonic() + 600, 0
         while not ended:
             self.read()
             assert time.monotonic() < deadline, self.output.decode()

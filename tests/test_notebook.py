@@ -36,7 +36,7 @@ def pictures(cell: nbformat.NotebookNode) -> list[Image.Image]:
 def test_the_notebook_draws_from_a_trained_run(finished_project: TinyProject) -> None:
     notebook = nbformat.read(PAGE, as_version=4)
     path = Path(finished_project.folder)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path)}}).execute()
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     _, load, many, seeds, guidance, film, compared = cells
     assert "num_inference_steps=3" in load.outputs[-1].data["text/plain"]

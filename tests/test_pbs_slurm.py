@@ -81,7 +81,7 @@ def test_neither_a_killed_driver_nor_ctrl_c_leaves_a_job(
                 [*COMMAND, LIST],
                 cwd=project.folder, env=project.environment, stdout=told, stderr=told, start_new_session=True,
             )  # fmt: skip
-        slurm_cluster.wait_for(lambda: len(list(tmp_path.glob("[0-9]*[0-9]"))) == num_begun, 90, "job")
+        slurm_cluster.wait_for(lambda: len(list(tmp_path.glob("[0-9]*[0-9]"))) == num_begun, 300, "job")
         return started, log
 
     killed, _ = driver(1)
@@ -95,12 +95,12 @@ def test_neither_a_killed_driver_nor_ctrl_c_leaves_a_job(
     os.killpg(stopped.pid, signal.SIGINT)
     assert stopped.wait(60) == 1, log.read_text()
     assert "cannot access" not in log.read_text() and "Traceback" not in log.read_text()
-    slurm_cluster.wait_for(lambda: not mine(slurm_cluster, "PENDING", "RUNNING"), 30, f"end of job {job}")
+    slurm_cluster.wait_for(lambda: not mine(slurm_cluster, "PENDING", "RUNNING"), 300, f"end of job {job}")
 
 
 def test_a_part_of_the_workflow_runs_by_qsub(project: TinyProject, slurm_cluster: Cluster) -> None:
     before = set(mine(slurm_cluster))
-    output = project.run(*COMMAND, "download", timeout_s=300)
+    output = project.run(*COMMAND, "download", timeout_s=1200)
     assert len(set(mine(slurm_cluster, "COMPLETED")) - before) == 2, output
     counts = read_manifest(project.results("download") / "manifest.json")["counts"]
     assert counts["rows"] > 150

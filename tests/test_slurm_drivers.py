@@ -78,7 +78,7 @@ class Driver:
     def told(self) -> str:
         return (self.folder / "driver.log").read_text(errors="replace")
 
-    def wait_for(self, condition: Callable[[], object], what: str, timeout_s: float = 90) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, timeout_s: float = 400) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, f"no {what} in {timeout_s:.0f} s:\n{self.told()}"
@@ -97,7 +97,7 @@ class Driver:
         self.wait_for(is_running, "running job")
         return found[0]
 
-    def end(self, timeout_s: float = 120) -> int:
+    def end(self, timeout_s: float = 600) -> int:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -262,7 +262,7 @@ def test_a_driver_may_itself_be_a_job(slurm_cluster: Cluster, tmp_path: Path) ->
     slurm_cluster.run(
         *("sbatch", "--wait", "--mem=1000", f"--chdir={tmp_path}", f"--output={tmp_path}/driver.log"),
         *("--wrap", shlex.join(words)),
-        timeout_s=120,
+        timeout_s=600,
     )
     assert (tmp_path / "b.txt").exists(), (tmp_path / "driver.log").read_text()
     rules = [job["comment"] for job in slurm_cluster.jobs() if job["comment"].startswith("rule_")]

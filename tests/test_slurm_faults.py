@@ -64,14 +64,14 @@ def killed_driver(run: FaultRun, job: str) -> None:
 def interrupted_driver(run: FaultRun, job: str) -> None:
     """Ctrl-C, started again"""
     run.signal(signal.SIGINT)
-    run.end(1, timeout_s=120)
+    run.end(1)
     run.start()
 
 
 def torn_checkpoint(run: FaultRun, job: str) -> None:
     """torn checkpoint"""
     run.signal(signal.SIGTERM)
-    run.end(1, timeout_s=120)
+    run.end(1)
     torn = run.checkpoints()[-1]
     state = torn / "state.safetensors"
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
@@ -82,7 +82,7 @@ def torn_checkpoint(run: FaultRun, job: str) -> None:
 def corrupted_shard(run: FaultRun, job: str) -> None:
     """corrupted shard, then made again"""
     run.signal(signal.SIGINT)
-    run.end(1, timeout_s=120)
+    run.end(1)
     shard = run.results("cache") / "part-00001.safetensors"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

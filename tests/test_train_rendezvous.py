@@ -195,7 +195,7 @@ def test_ranks_under_srun_need_no_master_address(tmp_path):
 def test_ranks_meet_under_torchrun():
     command = ["torchrun", "--standalone", "--nproc-per-node=2"]
     env = warm.jobs.environment({**os.environ, "OMP_NUM_THREADS": "1"})
-    done = subprocess.run([*command, __file__, "work"], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run([*command, __file__, "work"], capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("total 1 on gloo") == 2
 
@@ -279,7 +279,7 @@ def test_ranks_of_one_machine_listen_on_its_loopback_alone(tmp_path, launcher):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         options = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", "--nnodes=1", "--nproc-per-node=2"]
         command, env = ["torchrun", *options, __file__, "listen"], warm.jobs.environment(env)
-        told = [subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout]
+        told = [subprocess.run(command, env=env, capture_output=True, text=True, timeout=600).stdout]
     found = re.findall(r"listens on (\w+)", "".join(told))
     assert len(found) >= 3 and set(found) == {"0100007F"}, told  # the store, and gloo on each rank
 

@@ -116,7 +116,7 @@ def train_on(num_ranks, cache_folder, run_dir, kill_after=None, plain=True, **op
     ]
     for rank in ranks:
         rank.start()
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     try:
         while kill_after is not None and (
             last_step_written(run_dir) == earlier or last_step(run_dir) < kill_after

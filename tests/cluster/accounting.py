@@ -77,7 +77,7 @@ def start_mariadb(folder: Path, user: str, start: Start, wait_for: WaitFor) -> N
         command = [*client, "CREATE DATABASE IF NOT EXISTS slurm_acct"]
         return subprocess.run(command, capture_output=True).returncode == 0
 
-    wait_for(is_made, 60, "the database")
+    wait_for(is_made, 300, "the database")
 
 
 def slurmdbd(folder: Path) -> tuple[list[str], dict[str, str]]:

@@ -49,7 +49,7 @@ class Cluster:
             self.start_controller()
             for node in self.nodes:
                 self.boot_node(node)
-            self.wait_for(lambda: set(self.node_states().values()) == {"idle"}, 30, "idle nodes")
+            self.wait_for(lambda: set(self.node_states().values()) == {"idle"}, 300, "idle nodes")
         except BaseException:
             self.stop()
             raise
@@ -92,7 +92,7 @@ class Cluster:
         files |= {"seed-file": run / "munge.seed", "log-file": self.folder / "log/munge.log"}
         options = [f"--{name}={path}" for name, path in files.items()]
         self._start("munged", [program("munged"), "--foreground", "--force", *options])
-        self.wait_for(socket_path.exists, 10, "munge's socket")
+        self.wait_for(socket_path.exists, 300, "munge's socket")
 
     def _start_database(self) -> None:
         """With one account, of which this user is a member: without an account no job is taken."""
@@ -155,7 +155,7 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld with the state it left, and wait until it answers."""
         self._start(CONTROLLER, [program(CONTROLLER), "-D", "-f", str(self.conf)])
-        self.wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False), 30, "the controller")
+        self.wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False), 300, "the controller")
 
     def stop_controller(self) -> None:
         """End slurmctld, which saves its state; running jobs go on."""
@@ -166,7 +166,7 @@ class Cluster:
         command, variables = accounting.slurmdbd(self.folder)
         self._start(DATABASE, command, variables)
         known = ("sacctmgr", "--noheader", "list", "cluster")
-        self.wait_for(lambda: "refused" not in self.run(*known, check=False), 60, "slurmdbd")
+        self.wait_for(lambda: "refused" not in self.run(*known, check=False), 300, "slurmdbd")
 
     def limit_submissions(self, qos: str, num_jobs: int) -> None:
         """A QOS of this user's under which no more than `num_jobs` may be in the queue; waits until it holds."""
@@ -176,7 +176,7 @@ class Cluster:
         self.run("sacctmgr", "--immediate", "modify", "user", user, "set", f"qos+={qos}")
         # The database tells the controller by itself.
         known = ("scontrol", "show", "assoc_mgr", "flags=qos", f"qos={qos}")
-        self.wait_for(lambda: f"QOS={qos}(" in self.run(*known, check=False), 30, "the QOS")
+        self.wait_for(lambda: f"QOS={qos}(" in self.run(*known, check=False), 300, "the QOS")
 
     def stop_database(self) -> None:
         """End slurmdbd: `sacct` gets no answer, the controller keeps what it is to be told."""
@@ -203,7 +203,7 @@ class Cluster:
         path = f"{self.folder / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
         return {**kept, "SLURM_CONF": str(self.conf), "PATH": path}
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 60) -> str:
+    def run(self, *command: str, check: bool = True, timeout_s: float = 300) -> str:
         """Output (both streams) of a command in the cluster's environment."""
         done = subprocess.run(
             command, env=self.environment(), timeout=timeout_s, text=True, cwd=self.folder,
