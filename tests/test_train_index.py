@@ -1,6 +1,7 @@
 """The index of a run: the pictures that the tables have, whoever made it, and never another cache's."""
 
 import json
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,8 +11,10 @@ from test_train_data import FINGERPRINT, PARTS, write_cache
 
 from darkroom.store import sha256_json
 from darkroom.store.latents import ShardHeader, table_digest
+from darkroom.train import index
 from darkroom.train.data import LatentCache
 from darkroom.train.index import find_index
+from darkroom.train.index_rows import IndexRows
 
 
 def found(shards, path):
@@ -109,3 +112,38 @@ def test_a_header_that_is_none_is_refused_by_name(tmp_path, length):
     path.write_bytes(length.to_bytes(8, "little") + json.dumps([1]).encode())
     with pytest.raises(ValueError, match=r"part\.safetensors: no whole safetensors file"):
         ShardHeader(path)
+
+
+@pytest.mark.parametrize("most", [0, 1, 7, 40, 1000])
+def test_rows_that_memory_does_not_hold_are_sorted_in_pieces_to_the_same_bytes(tmp_path, monkeypatch, most):
+    parts = [{(64, 64): 70, (96, 48): 3}, {(64, 64): 30}, {(48, 96): 20, (96, 48): 7}, {(64, 64): 1}]
+    (tmp_path / "b").mkdir()
+    shards = [*write_cache(tmp_path, parts)[0], *write_cache(tmp_path / "b", parts[:2])[0]]
+    expected = found(shards, tmp_path / "whole.index")
+    monkeypatch.setattr(index, "IndexRows", partial(IndexRows, most=most))
+    assert_equal(expected, found(shards, tmp_path / "pieces.index"))
+    assert (tmp_path / "pieces.index").read_bytes() == (tmp_path / "whole.index").read_bytes()
+    assert {path.name for path in tmp_path.glob("*index*")} == {"whole.index", "pieces.index"}
+
+
+def test_columns_that_not_all_rows_have_are_left_out_and_types_hold_every_value(tmp_path):
+    def rows(uids, **columns):
+        uid = np.array([[one << 56, one] for one in uids], np.uint64)
+        return {"uid": uid, **{name: np.array(values) for name, values in columns.items()}}
+
+    with open(tmp_path / "spill", "w+b") as file:
+        for given in (IndexRows(None), IndexRows(file, most=2)):
+            given.add((8, 8), rows([9, 3], a=np.uint8([1, 2]), b=np.uint8([5, 6])))
+            given.add((8, 8), rows([4], b=np.uint8([7]), a=np.int64([-(2**40)])))
+            given.add((8, 16), rows([200], a=np.uint16([300])))
+            given.add((8, 8), rows([250], a=np.uint8([4])))
+            assert given.names() == ["uid", "a"]
+            assert {shape: (of.num, of.types["a"].str) for shape, of in given.layout.items()} == {
+                (8, 8): (4, "<i8"),
+                (8, 16): (1, "<u2"),
+            }
+            read = {}
+            for shape, first, columns in given.sorted():
+                assert first == len(read.setdefault(shape, []))
+                read[shape] += zip(columns["uid"][:, 1].tolist(), columns["a"].tolist(), strict=True)
+            assert read == {(8, 8): [(3, 2), (4, -(2**40)), (9, 1), (250, 4)], (8, 16): [(200, 300)]}

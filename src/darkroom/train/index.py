@@ -12,20 +12,20 @@ An index with another key, or that does not end so, is made again.
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from darkroom.store import replacing, sha256_json
 from darkroom.store.latents import ShardHeader
+from darkroom.train.index_rows import Array, IndexRows
 from darkroom.train.plan import Ints, Shape, UInts, parse_uids
 
-Array = npt.NDArray[Any]
 FORMAT = 1
 INDEX_FILE = "pictures.index"
 # In which of the shards a picture is, and in which row of its table.
@@ -57,53 +57,37 @@ def find_index(
         ValueError: a table is not its shard's; names the file.
     """
     if path is None:
-        return {shape: _read(arrays) for shape, arrays in _sorted_buckets(shards, tables)}
+        return _in_memory(_rows(shards, tables, None))
     key = sha256_json([FORMAT, *(shard.digest for shard in shards)])
     found = _mapped(Path(path), key)
     if found is None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _write(Path(path), key, _sorted_buckets(shards, tables))
+        # Without a name: nothing is left of it when the process is killed.
+        with tempfile.TemporaryFile(dir=Path(path).parent) as spill:
+            _write(Path(path), key, _rows(shards, tables, spill))
         found = _mapped(Path(path), key)
         assert found is not None, path
     return found
 
 
-def _read(arrays: Iterator[tuple[str, Array]]) -> BucketPlaces:
-    columns = dict(arrays)
-    return BucketPlaces(columns.pop("uid"), columns)
-
-
-def _sorted_buckets(
-    shards: Sequence[ShardHeader], tables: Sequence[str | Path]
-) -> Iterator[tuple[Shape, Iterator[tuple[str, Array]]]]:
-    """By bucket its columns, one after another; in memory are those of this bucket and of all that come."""
-    parts: dict[Shape, list[dict[str, Array]]] = {}
+def _rows(shards: Sequence[ShardHeader], tables: Sequence[str | Path], spill: BinaryIO | None) -> IndexRows:
+    found = IndexRows(spill)
     for number, (shard, path) in enumerate(zip(shards, tables, strict=True)):
         table = shard.read_table(path).with_row_index(ROW)
         for shape, rows in table.group_by("bucket_width", "bucket_height", maintain_order=True):
-            columns = {name: _small(rows[name]) for name in rows.columns if name not in _NOT_KEPT}
+            columns = {"uid": parse_uids(rows["uid"].to_list())}
+            columns |= {name: _small(rows[name]) for name in rows.columns if name not in _NOT_KEPT}
             columns[SHARD] = np.full(len(rows), number, np.min_scalar_type(number))
             width, height = (int(str(side)) for side in shape)
-            parts.setdefault((width, height), []).append(
-                {"uid": parse_uids(rows["uid"].to_list()), **columns}
-            )
-    shared = [name for part in [*parts.values()][:1] for name in part[0]]
-    shared = [name for name in shared if all(name in part for of in parts.values() for part in of)]
-    for shape in sorted(parts):
-        yield shape, _sorted_columns(parts.pop(shape), shared)
+            found.add((width, height), columns)
+    return found
 
 
-def _sorted_columns(parts: list[dict[str, Array]], names: Sequence[str]) -> Iterator[tuple[str, Array]]:
-    uids = np.concatenate([part["uid"] for part in parts])
-    order = np.argsort(uids[:, 0], kind="stable")
-    first = uids[order, 0]
-    if (first[1:] == first[:-1]).any():
-        # Of a picture that several shards have, theirs is the order.
-        order = np.lexsort((uids[:, 1], uids[:, 0]))
-    yield "uid", uids[order]
-    for name in names:
-        if name != "uid":
-            yield name, np.concatenate([part[name] for part in parts])[order]
+def _in_memory(rows: IndexRows) -> dict[Shape, BucketPlaces]:
+    found = {}
+    for shape, _, columns in rows.sorted():
+        found[shape] = BucketPlaces(columns["uid"], {n: c for n, c in columns.items() if n != "uid"})
+    return found
 
 
 def _small(column: pl.Series) -> Array:
@@ -113,29 +97,33 @@ def _small(column: pl.Series) -> Array:
     return values if least < 0 or most >= 1 << 32 else values.astype(np.min_scalar_type(most))
 
 
-def _write(path: Path, key: str, buckets: Iterator[tuple[Shape, Iterator[tuple[str, Array]]]]) -> None:
+def _write(path: Path, key: str, rows: IndexRows) -> None:
     """Arrays, what is told of them, and at the beginning where that lies."""
     told: list[dict[str, Any]] = []
+    places: dict[tuple[Shape, str], tuple[int, np.dtype[Any]]] = {}
+    end, names = 8, rows.names()
+    for (width, height), of in sorted(rows.layout.items()):
+        columns: dict[str, list[Any]] = {}
+        for name in names:
+            begin = -(-end // _ALIGNED) * _ALIGNED
+            places[(width, height), name] = begin, of.types[name]
+            columns[name] = [begin, of.types[name].str]
+            end = begin + of.num * _wide(name) * of.types[name].itemsize
+        told.append({"width": width, "height": height, "num": of.num, "columns": columns})
     with replacing(path) as beside, open(beside, "wb") as file:
-        file.seek(8)
-        for (width, height), arrays in buckets:
-            columns, num = {}, 0
-            for name, array in arrays:
-                columns[name] = [_append(file, array), array.dtype.str]
-                num = len(array)
-            told.append({"width": width, "height": height, "num": num, "columns": columns})
-        end = file.tell()
-        header = json.dumps({"key": key, "last": end, "buckets": told}).encode()
-        file.write(header)
-        file.seek(0)
         file.write(end.to_bytes(8, "little"))
+        for shape, first, found in rows.sorted():
+            for name, values in found.items():
+                begin, of_type = places[shape, name]
+                file.seek(begin + first * _wide(name) * of_type.itemsize)
+                file.write(np.ascontiguousarray(values, of_type).data)
+        file.seek(end)
+        file.write(json.dumps({"key": key, "last": end, "buckets": told}).encode())
 
 
-def _append(file: BinaryIO, array: Array) -> int:
-    begin = -(-file.tell() // _ALIGNED) * _ALIGNED
-    file.seek(begin)
-    file.write(np.ascontiguousarray(array).data)
-    return begin
+def _wide(name: str) -> int:
+    """The numbers of a column's row."""
+    return 2 if name == "uid" else 1
 
 
 def _mapped(path: Path, key: str) -> dict[Shape, BucketPlaces] | None:
@@ -153,8 +141,7 @@ def _mapped(path: Path, key: str) -> dict[Shape, BucketPlaces] | None:
     for bucket in header["buckets"]:
         columns = {}
         for name, (begin, kind) in bucket["columns"].items():
-            wide = 2 if name == "uid" else 1
-            array = np.frombuffer(mapped, kind, bucket["num"] * wide, begin)
+            array = np.frombuffer(mapped, kind, bucket["num"] * _wide(name), begin)
             columns[name] = array.reshape(-1, 2) if name == "uid" else array
         found[bucket["width"], bucket["height"]] = BucketPlaces(columns.pop("uid"), columns)
     return found
