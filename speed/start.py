@@ -12,6 +12,7 @@ comes without an index. The goals are processor seconds of a rank, and bytes a p
 import hashlib
 import json
 import multiprocessing
+import resource
 import sys
 import tempfile
 import time
@@ -88,7 +89,7 @@ def own_bytes() -> int:
 
 
 def start(folder: Path, index: Path | None) -> list[Any]:
-    """Processor seconds, wall seconds, own bytes, and the digest of the first batch."""
+    """Processor seconds, wall seconds, own bytes, most resident bytes, and the digest of the first batch."""
     held, wall, begin = own_bytes(), time.perf_counter(), time.process_time()
     paths = sorted(folder.glob("part-*.safetensors"))
     shards = [(path, path.with_suffix(".parquet")) for path in paths]
@@ -96,6 +97,7 @@ def start(folder: Path, index: Path | None) -> list[Any]:
     settings = Train(num_steps=10, global_batch_size=BATCH, microbatch_size=BATCH)
     batch = BatchMaker(cache, BatchPlan(0, BATCH, cache.uids), settings, seed=0).make(0)
     used = [time.process_time() - begin, time.perf_counter() - wall, own_bytes() - held]
+    used.append(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     digest = hashlib.sha256(batch.uids.tobytes() + batch.noise.numpy().tobytes())
     return [*used, digest.hexdigest()]
 
@@ -134,7 +136,9 @@ def main() -> None:
             Figure("8 ranks, a picture", "B", 120.0, together / num),
         ]
         print(
-            f"{num:,}: a rank's own memory {own / 1e6:.0f} MB, the index {size / 1e6:.0f} MB", file=sys.stderr
+            f"{num:,}: a rank's own memory {own / 1e6:.0f} MB, the index {size / 1e6:.0f} MB, made in at most"
+            f" {first[3] / 1e6:,.0f} MB with torch's own",
+            file=sys.stderr,
         )
     told = f"{SIZES[asked.size][-1]:,} pictures in shards of {A_SHARD:,}, {NUM_RANKS} ranks of a machine"
     race.end(Result("start of a training", told, figures, seconds, wrong), asked.json)

@@ -159,7 +159,7 @@ class TinyProject:
             return warm.plans.environment(self.environment)
         if NOT_OF_FORKS & self.variables.keys():
             return self.environment
-        return warm.jobs.environment(self.environment)
+        return warm.jobs_of(self.environment).environment(self.environment)
 
     def planned(self, *arguments: str) -> set[str]:
         """The rules that `snakemake -n` would run, less the targets, which make nothing."""

@@ -53,9 +53,11 @@ JOBS = (
     *("dvc.repo", "dvc.commands.commit", "safetensors.torch", "PIL.Image", "pydantic", "snakemake.script"),
     *("torch.distributed.run", "typer"),
 )
-# A variable that the linker or a library reads when it starts, which a fork has done; or one that leads to a
-# cluster, which starts processes of its own.
-NOT_OF_FORKS = {"LD_PRELOAD", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "SLURM_CONF"}
+# A variable that the linker reads when it starts, which a fork has done; or one that leads to a cluster, which
+# starts processes of its own.
+NOT_OF_FORKS = {"LD_PRELOAD", "SLURM_CONF"}
+# Those that a library reads when it starts: their commands are forks of a process that began with them.
+READ_ONCE = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 
 # Started by each command in place of Python, with nothing imported that it does not need.
 _SHIM = f"""#!{sys.executable} -IS
@@ -92,8 +94,10 @@ os._exit(code)
 class Warm:
     """The process, started by the first command; it ends with the one that started it."""
 
-    def __init__(self, *modules: str) -> None:
+    def __init__(self, *modules: str, variables: Mapping[str, str] | None = None) -> None:
+        """`variables`: what the process begins with, besides this one's."""
         self._modules, self._server, self._folder = modules, None, Path()
+        self._variables = dict(variables or {})
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """That of a command, for which the shims stand first in its PATH."""
@@ -114,6 +118,7 @@ class Warm:
         # As jobs have it before they import.
         own |= {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
         own |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        own |= self._variables
         self._server: Any = subprocess.Popen(
             [sys.executable, __file__, str(self._folder / "socket"), *self._modules],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=own,
@@ -244,6 +249,16 @@ def _run_code(arguments: list[str], searched: list[str]) -> None:
 
 # Of this process of tests; each starts when it is first used.
 plans, jobs = Warm(*PLANS), Warm(*PLANS, *JOBS)
+_begun_with: dict[tuple[tuple[str, str], ...], Warm] = {}
+
+
+def jobs_of(environment: Mapping[str, str]) -> Warm:
+    """`jobs`, or where libraries are to read something else when they start, those of a process that did."""
+    read = tuple((name, environment[name]) for name in READ_ONCE if name in environment)
+    if read == tuple((name, os.environ[name]) for name in READ_ONCE if name in os.environ):
+        return jobs
+    return _begun_with.setdefault(read, Warm(*PLANS, *JOBS, variables=dict(read)))
+
 
 if __name__ == "__main__":
     serve(sys.argv[1], sys.argv[2:])
