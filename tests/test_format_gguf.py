@@ -8,7 +8,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from diffusers import GGUFQuantizationConfig, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import (
+    GGUFQuantizationConfig,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    UNet2DConditionModel,
+)
 from format_models import pipeline_of
 from sample_folders import ours  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
@@ -115,6 +120,19 @@ def test_diffusers_draws_with_it_what_it_draws_with_the_folder(models, tmp_path)
     pipeline.register_modules(transformer=read_back)
     error = (draw(pipeline) - expected).abs().max() / expected.abs().max()
     assert 0 < error < 0.01
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_diffusers_reads_a_unet_back_from_it(models, tmp_path, kind):
+    folder = models(kind) / "unet"
+    path, _ = export_file(str(models(kind)), "gguf", tmp_path / "out.gguf", "float32")
+    quantized = GGUFQuantizationConfig(compute_dtype=torch.float32)
+    found = UNet2DConditionModel.from_single_file(
+        str(path), config=str(folder), local_files_only=True, quantization_config=quantized
+    ).state_dict()
+    expected = UNet2DConditionModel.from_pretrained(folder).state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_same_model_gives_the_same_bytes_and_a_file_that_is_there_stays(models, tmp_path):

@@ -22,6 +22,8 @@ _QUANTIZED = ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 _BLOCK = 32
 # Smaller ones cost more in quality than they save.
 _LEAST_NUMBERS = 1024
+# diffusers reads a UNet's names behind this prefix alone; ComfyUI-GGUF and stable-diffusion.cpp do either way.
+_PREFIXES = {"unet": single_file.NETWORK, "transformer": ""}
 # Family -> what readers call it, as `general.architecture`; they tell SD 1.x and 2.x apart by shapes.
 _ARCHITECTURES = {"unet-sd": "sd1", "unet-sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
 # GGUF's names of these types.
@@ -34,6 +36,7 @@ def tensors(model: ExportedModel, dtype: str) -> "tuple[dict[str, Tensor], dict[
     part = model.family.part
     _, places = original.parts[part]
     found = rearranged(model.state(part), places(model.config(part)))
+    found = {f"{_PREFIXES[part]}{name}": tensor for name, tensor in found.items()}
     told = single_file.metadata(model, original) | {"general.architecture": _ARCHITECTURES[model.family.name]}
     notes = single_file.notes(model, original)
     in_dtype({n: t for n, t in found.items() if _type_of(n, t, dtype) == "F16"}, "float16")
