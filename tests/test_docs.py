@@ -19,6 +19,7 @@ from doc_commands import COMMANDS, RUN
 from doc_pages import DOCS, INDEXED, PAGES, ROOT, blocks, commands
 from tiny_detectors import write_mask2former
 
+from darkroom.autoencoder.project import load_autoencoder
 from darkroom.benchmarks.coco import CLASSES
 from darkroom.config import load_dataset, load_project, reference
 from darkroom.config.load import merge
@@ -183,6 +184,8 @@ def test_the_examples_are_valid_configuration(tmp_path: Path, example_files: dic
         *("photographs", "signs", "questions", "preferred"),
     }
     assert load_project("longer", tmp_path).cache == load_project("demo", tmp_path).cache
+    autoencoders = [name for name in example_files if name.startswith("config/autoencoders/")]
+    assert all(load_autoencoder(Path(name).stem, tmp_path) for name in autoencoders) and autoencoders
     datasets = [name for name in example_files if name.startswith("config/datasets/") and "NAME" not in name]
     assert all(load_dataset(Path(name).stem, tmp_path) for name in datasets) and len(datasets) >= 4
 

@@ -19,8 +19,11 @@ TEXTS = ["a red circle", "", "circle " * 50]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+def save_clip(folder: Path) -> Path:
     """A random CLIP with the GELU of open_clip's, saved as transformers 5 does."""
-    folder = tmp_path_factory.mktemp("clip")
     size = write_tokenizer(folder / "words")
     tokenizer = CLIPTokenizer.from_pretrained(str(folder / "words"))
     common = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -43,7 +43,12 @@ class Graph:
 
 
 def run_names(value: Any) -> list[str]:
-    """The names in `a,b` or `[a, b]`, each once.
+    """The runs in `a,b` or `[a, b]`, see `named`."""
+    return named("run", value)
+
+
+def named(key: str, value: Any) -> list[str]:
+    """The names in `a,b` or `[a, b]`, each once; `key` is what they are given by.
 
     Raises:
         ConfigError: there is none, or something else.
@@ -51,7 +56,9 @@ def run_names(value: Any) -> list[str]:
     names = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     names = ["" if name is None else str(name).strip() for name in names]
     if not names or not all(names):
-        raise ConfigError(f"run: {value!r} names no run; write run=NAME, or run=NAME,NAME for several")
+        raise ConfigError(
+            f"{key}: {value!r} names no {key}; write {key}=NAME, or {key}=NAME,NAME for several"
+        )
     return list(dict.fromkeys(names))
 
 

@@ -116,22 +116,22 @@ def load_project(name: str, root: str | Path = ".", config: str | Path | None = 
         ConfigError: a file, key, value or name is wrong.
     """
     folder = Path(root) / "config" if config is None else Path(config)
-    layers = _chain(folder / "runs", name, "run")
-    run = _validate(Run, layers)
+    layers = read_layers(folder / "runs", name, "run")
+    run = validated(Run, layers)
     named_by = f"{layers[-1].path}: {'datasets' if run.datasets else 'dataset'}"
-    datasets = {of: _read_dataset(folder, of, named_by) for of in run.dataset_names}
+    datasets = {of: read_dataset(folder, of, named_by) for of in run.dataset_names}
     components = load_components(folder / "components.yaml")
     for named in named_components(run):
-        _check_component(components, named, layers)
+        check_component_name(components, named, layers)
     try:
         check_sizes(run, components[run.cache.vae], Path(root))
         check_fits(run, components, Path(root))
     except ValueError as error:
         raise ConfigError(f"{layers[-1].path}: {error}") from None
     for of, dataset in datasets.items():
-        dataset_layers = _chain(folder / "datasets", of, "dataset")
+        dataset_layers = read_layers(folder / "datasets", of, "dataset")
         for named in named_components(dataset):
-            _check_component(components, named, dataset_layers)
+            check_component_name(components, named, dataset_layers)
         _check_priors(run, of, dataset, layers)
     if run.train.initial_run is not None:
         _check_phases(name, run, folder / "runs", layers)
@@ -172,7 +172,7 @@ def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> Non
                 f"{where}: {earlier!r} comes after itself ({chain}); the first phase of a chain writes"
                 " initial_run: null"
             )
-        before = _validate(Run, _chain(folder, earlier, "run", where))
+        before = validated(Run, read_layers(folder, earlier, "run", where))
         try:
             check_phase(earlier, run, before)
         except ValueError as error:
@@ -182,21 +182,22 @@ def _check_phases(name: str, run: Run, folder: Path, layers: list[Layer]) -> Non
 
 def load_run(name: str, root: str | Path = ".") -> Run:
     """Load run `name` from `root`/config/runs, without its dataset and components."""
-    return _validate(Run, _chain(Path(root) / "config/runs", name, "run"))
+    return validated(Run, read_layers(Path(root) / "config/runs", name, "run"))
 
 
 def load_dataset(name: str, root: str | Path = ".", named_by: str = "dataset") -> Dataset:
     """Load dataset `name` from `root`/config/datasets; `named_by` says who asked for it."""
-    return _read_dataset(Path(root) / "config", name, named_by)
+    return read_dataset(Path(root) / "config", name, named_by)
 
 
-def _read_dataset(folder: Path, name: str, named_by: str) -> Dataset:
-    return _validate(Dataset, _chain(folder / "datasets", name, "dataset", named_by))
+def read_dataset(folder: Path, name: str, named_by: str) -> Dataset:
+    """The dataset of a configuration's folder; `named_by` says who asked for it."""
+    return validated(Dataset, read_layers(folder / "datasets", name, "dataset", named_by))
 
 
 def layers_of(kind: str, name: str, root: str | Path = ".", named_by: str = "") -> list[Layer]:
     """The files of a `run` or a `dataset` and of what it extends, the base first; `named_by` asked for it."""
-    return _chain(Path(root) / "config" / f"{kind}s", name, kind, named_by)
+    return read_layers(Path(root) / "config" / f"{kind}s", name, kind, named_by)
 
 
 def read_section(model: type[SectionT], path: Path) -> SectionT:
@@ -207,19 +208,20 @@ def read_section(model: type[SectionT], path: Path) -> SectionT:
     """
     if not path.exists():
         raise ConfigError(f"{path}: missing")
-    return _validate(model, [Layer(path.stem, path, _read_yaml(path))])
+    return validated(model, [Layer(path.stem, path, _read_yaml(path))])
 
 
-def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer]:
+def read_layers(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer]:
     """The files of `name` and of what it extends, the base first."""
     layers: list[Layer] = []
+    a_kind = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     while name:
         if name in [layer.name for layer in layers]:
             raise ConfigError(f"{layers[-1].path}: extends {name!r}, which extends this {kind} again")
         asked = f"{layers[-1].path}: extends" if layers else named_by or kind
         if not re.fullmatch(NAME, name, re.ASCII):
             raise ConfigError(
-                f"{asked}: {name!r} cannot be the name of a {kind}: letters, digits, '.', '_' and '-' make one, "
+                f"{asked}: {name!r} cannot be the name of {a_kind}: letters, digits, '.', '_' and '-' make one, "
                 "and it does not begin with '.' or '-'"
             )
         path = folder / f"{name}.yaml"
@@ -229,7 +231,7 @@ def _chain(folder: Path, name: str, kind: str, named_by: str = "") -> list[Layer
         values = _read_yaml(path)
         parent = values.pop("extends", "")
         if not isinstance(parent, str):
-            raise ConfigError(f"{path}: extends: {parent!r} is not the name of a {kind}")
+            raise ConfigError(f"{path}: extends: {parent!r} is not the name of {a_kind}")
         layers.append(Layer(name, path, values))
         name = parent
     return layers[::-1]
@@ -262,7 +264,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(model: type[SectionT], layers: list[Layer]) -> SectionT:
+def validated(model: type[SectionT], layers: list[Layer]) -> SectionT:
+    """The section that a chain of files says.
+
+    Raises:
+        ConfigError: it is wrong; names file, key and value.
+    """
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, layer.values)
@@ -360,10 +367,11 @@ def _section_or_null(annotation: Any) -> Any:
 
 def load_components(path: Path) -> dict[str, Component]:
     """The pretrained components by name, from components.yaml."""
-    return _validate(Components, [Layer("components", path, _read_yaml(path))]).root
+    return validated(Components, [Layer("components", path, _read_yaml(path))]).root
 
 
-def _check_component(components: dict[str, Component], named: Named, layers: list[Layer]) -> None:
+def check_component_name(components: dict[str, Component], named: Named, layers: list[Layer]) -> None:
+    """Refuse the name of a component that there is not, or is of another kind."""
     key, name, kind, others = named
     where = f"{_file_of(key.split('.'), layers)}: {key}"
     known = sorted(n for n, component in components.items() if component.kind == kind)

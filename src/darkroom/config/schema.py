@@ -6,16 +6,21 @@ from typing import Any
 from pydantic import BaseModel
 
 from darkroom.components.base import Components
+from darkroom.config.autoencoder import Autoencoder
 from darkroom.config.dataset import Dataset
 from darkroom.config.run import Run
 
 
 def schema() -> dict[str, Any]:
     """One JSON schema (2020-12) with a definition for each kind of configuration file."""
-    models: dict[str, type[BaseModel]] = {"run": Run, "dataset": Dataset, "components": Components}
+    models: dict[str, type[BaseModel]] = {
+        **{"run": Run, "dataset": Dataset},
+        **{"autoencoder": Autoencoder, "components": Components},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "darkroom configuration: config/runs/*.yaml, config/datasets/*.yaml, config/components.yaml",
+        "title": "darkroom configuration: config/runs/*.yaml, config/datasets/*.yaml,"
+        " config/autoencoders/*.yaml, config/components.yaml",
         "properties": {name: model.model_json_schema() for name, model in models.items()},
     }
 

@@ -69,8 +69,8 @@ def hold_out(source: ShardedSource, share: float, copies: Copies = ()) -> tuple[
     Raises:
         ValueError: no picture is held out, or none is left.
     """
-    first_of = _first_of(copies)
-    held = {shape: _is_held_out(uids, share, first_of) for shape, uids in source.uids.items()}
+    first_of = first_of_copies(copies)
+    held = {shape: is_held_out(uids, share, first_of) for shape, uids in source.uids.items()}
     num_all, num_held = sum(map(len, held.values())), sum(int(mask.sum()) for mask in held.values())
     if not 0 < num_held < num_all:
         what = "all" if num_held else "none"
@@ -85,8 +85,8 @@ def hold_out(source: ShardedSource, share: float, copies: Copies = ()) -> tuple[
     return shown, out
 
 
-def _is_held_out(uids: UInts, share: float, first_of: pl.DataFrame) -> npt.NDArray[np.bool_]:
-    """(n,) whether each of the pictures (n, 2) is held out."""
+def is_held_out(uids: UInts, share: float, first_of: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """(n,) whether each of the pictures (n, 2) is held out; `first_of` is that of `first_of_copies`."""
     table = pl.DataFrame({"a": uids[:, 0], "b": uids[:, 1]})
     found = table.join(first_of, on=["a", "b"], how="left", maintain_order="left")
     decides = found.select(pl.coalesce("first_a", "a"), b=pl.coalesce("first_b", "b")).to_numpy()
@@ -94,7 +94,7 @@ def _is_held_out(uids: UInts, share: float, first_of: pl.DataFrame) -> npt.NDArr
     return random.uniform(keys) < share
 
 
-def _first_of(copies: Copies) -> pl.DataFrame:
+def first_of_copies(copies: Copies) -> pl.DataFrame:
     """Of each picture that is a copy or has one: its uid (a, b), and that of the first of its cluster."""
     names = list(dict.fromkeys(uid for pair in copies for uid in reversed(pair)))
     place = {uid: number for number, uid in enumerate(names)}

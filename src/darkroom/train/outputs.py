@@ -7,7 +7,7 @@ from darkroom.train.checkpoint import Writer
 from darkroom.train.distributed import SINGLE, RankGroup, wait_for_first
 from darkroom.train.meter import SpeedMeter
 from darkroom.train.parallel import DistributedModel
-from darkroom.train.record import Progress
+from darkroom.train.record import History, Progress
 from darkroom.train.snapshots import snapshot_folder
 from darkroom.train.state import TrainState
 from darkroom.train.training import TrainingRun
@@ -23,7 +23,7 @@ class Outputs:
     def __init__(
         self,
         model: DistributedModel,
-        state: TrainState,
+        state: TrainState[History],
         settings: Train,
         run: TrainingRun,
         last_step: int,

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float32]
 
 NOISE, TIMESTEP, DROPOUT, CAPTION, ENCODER_DROPOUT, TAGS = 11, 12, 13, 14, 15, 16
 HELD_OUT, VALIDATION_NOISE, VALIDATION_LEVEL, VALIDATION_CAPTION = 17, 18, 19, 20
+# Of an autoencoder: the order of an epoch, a picture's crop, and the draw from its posterior.
+ORDER, CROP, POSTERIOR = 21, 22, 23
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 # Normal numbers of 64 bits, and how many words are made at once, so that all stays near the processor.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -11,7 +11,6 @@ from darkroom.train.adaptive import group_state, load_group_state
 from darkroom.train.checkpoint import SNAPSHOT_PREFIX, LoadedCheckpoint
 from darkroom.train.parallel import shard_like
 from darkroom.train.power_averages import PowerAverages
-from darkroom.train.record import History
 from darkroom.train.sharded_tensors import ShardedTensors
 
 _MODULES, _HISTORY, _GROUPS = ("weights", "ema"), "history", "groups"
@@ -19,8 +18,19 @@ _MODULES, _HISTORY, _GROUPS = ("weights", "ema"), "history", "groups"
 _NO_MOMENTS = (*_MODULES, _HISTORY, _GROUPS, SNAPSHOT_PREFIX.rstrip("/"))
 
 
+class Rows(Protocol):
+    """What is known of all steps so far, as `record.History`."""
+
+    def done(self) -> torch.Tensor: ...
+
+    def restore(self, rows: torch.Tensor) -> None: ...
+
+
+RowsT = TypeVar("RowsT", bound=Rows)
+
+
 @dataclass(frozen=True)
-class TrainState:
+class TrainState(Generic[RowsT]):
     """Weights, their average, the optimizers' moments and the history of all steps.
 
     model, average: whole, or this rank's shards. powers: averages of `train.post_hoc_ema`.
@@ -29,7 +39,7 @@ class TrainState:
     model: nn.Module
     average: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    history: History
+    history: RowsT
     powers: PowerAverages | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
