@@ -1,6 +1,6 @@
 # From a list of URLs to an evaluated text-to-image model. `snakemake` makes the run that config/config.yaml names;
 # `snakemake STAGE` makes one stage of it and what that needs; `--config run=NAME` picks another run, and
-# `--config run=NAME,NAME` several.
+# `--config run=NAME,NAME` several. `snakemake autoencoder --config autoencoder=NAME` trains an autoencoder.
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -20,10 +20,12 @@ include: "rules/pictures.smk"
 include: "rules/settled.smk"
 include: "rules/criteria.smk"
 include: "rules/training.smk"
+include: "rules/autoencoders.smk"
 
 
 wildcard_constraints:
     run=NAME,
+    autoencoder=NAME,
     dataset=NAME,
     cache="[0-9a-f]+",
     part=r"part-(r\d\d+-)?\d{5}\d*",
@@ -50,6 +52,7 @@ include: "rules/draw.smk"
 include: "rules/measure.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/autoencoder.smk"
 include: "rules/stages.smk"
 
 

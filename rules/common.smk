@@ -41,11 +41,12 @@ def load_graph():
             "run": config.get("run"),
             "published": published_runs(Path(CONFIG).parent),
             "first_parts": first_parts(Path(CONFIG).parent),
+            "autoencoder": config.get("autoencoder"),
         }
         unknown = sorted(key for key in config if config[key] != known.get(key))
         if unknown:
             raise WorkflowError(
-                f"--config {unknown[0]}: unknown key; only run=NAME can be given"
+                f"--config {unknown[0]}: unknown key; only run=NAME and autoencoder=NAME can be given"
             )
         return make_graph(
             run_names(config["run"]), functools.partial(load_project, config=CONFIG)

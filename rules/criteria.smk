@@ -168,9 +168,14 @@ def files_of_copies(project):
     """What scorers say of which pictures are copies of which, where a training holds pictures out; each file once."""
     if project.run.train.validation is None:
         return []
+    return files_telling_copies(project.members)
+
+
+def files_telling_copies(datasets):
+    """The files of those scorers, of runs as datasets know them."""
     telling = [
         (member, name)
-        for member in project.members
+        for member in datasets
         for name in member.dataset.scorers.listed()
         if SCORERS[name].copy_of is not None
     ]

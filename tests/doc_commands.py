@@ -46,6 +46,8 @@ COMMANDS = {
     "belongs",
     "snakemake -n --config run=longer": EXAMPLES,
     "snakemake -n --config run=cats": EXAMPLES,
+    "snakemake autoencoder --config autoencoder=demo": "test_chain_autoencoder.py::test_an_autoencoder_is_trained_"
+    "compared_and_used_by_a_run",
     "snakemake download": RUN,
     "rm results/datasets/demo/download/part-00000.*": RUN,
     "darkroom retry demo": "test_chain_retry.py::test_a_round_fetches_what_failed_and_makes_nothing_again",

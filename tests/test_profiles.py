@@ -37,11 +37,13 @@ SUBMITTED = {
     "evaluate_run": TABLES,
     "report_run": WHOLE_DATASET,
 }
-# The demo compares with no set of pictures, rewrites no captions, and judges its model at the end alone.
+# The demo compares with no set of pictures, rewrites no captions, judges its model at the end alone, and trains no
+# autoencoder.
 NOT_OF_THE_DEMO = {
+    *("autoencoder_train", "autoencoder_compare"),
     *("score_references", "rewrite_part", "train_leg", "watch_step", "measure_mixed_references"),
 }
-LOCAL_ELSEWHERE = {"rewrite_manifest", "watch_manifest"}
+LOCAL_ELSEWHERE = {"rewrite_manifest", "watch_manifest", "autoencoder"}
 # Few seconds on small files each; the rest is sent to the cluster.
 LOCAL = {"download", "score", "filter", "recaption", "bucket", "cache", "draw", "measure"}
 LOCAL = {f"{stage}_manifest" for stage in LOCAL} | {"draw_prompts"}
