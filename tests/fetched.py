@@ -26,6 +26,8 @@ PACKAGES = {
     "mmengine==0.10.7": "262ac976a925562f78cd5fd14dd1bc9b680ed0aa81f0d85b723ef782f99c54ee",
     "mmcv-lite==2.1.0": "1d9913c35f793de4a3a022b93cecb712e1e7262eb4704eb8cd15e623dd375000",
     "addict==2.4.0": "249bb56bbfd3cdc2a004ea0ff4c2b6ddc84d53bc2194761636eb314d5cfa5dfc",
+    # LPIPS by its authors, with its heads.
+    "lpips==0.1.4": "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
     # CLIPs as most are trained and saved.
     "open-clip-torch==3.3.0": "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce",
     # 39 MB: ten old photographs among other data.

@@ -4,9 +4,11 @@ Which picture comes when, and where it is cut, are functions of seed, uid and ep
 on sees what it would have seen.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from darkroom.train.permute import permuted
 from darkroom.train.plan import UInts, parse_uids
 
 Ints = npt.NDArray[np.int64]
+# Batches that are read at once, ahead of the training.
+_NUM_AHEAD = 4
 _COLUMNS = ("uid", "row", "width", "height", "offset", "size")
 
 
@@ -169,7 +173,7 @@ class TrainingBatch:
 
 
 def batches(pictures: Pictures, plan: Plan, first_step: int, num_steps: int) -> Iterator[TrainingBatch]:
-    """The batches of the steps from `first_step` on, each read ahead by one."""
+    """The batches of the steps from `first_step` on, in their order; some are read ahead."""
 
     def make(step: int) -> TrainingBatch:
         places, epochs = plan.visits(step)
@@ -179,10 +183,10 @@ def batches(pictures: Pictures, plan: Plan, first_step: int, num_steps: int) -> 
         keys = random.sample_keys(plan.seed, random.POSTERIOR, pictures.uids[places], epochs)
         return TrainingBatch(step, batch, keys[kept])
 
-    with ThreadPoolExecutor(1, "darkroom-pictures") as ahead:
-        waiting = [ahead.submit(make, step) for step in range(first_step, min(first_step + 2, num_steps))]
-        for step in range(first_step, num_steps):
-            made = waiting.pop(0).result()
-            if step + 2 < num_steps:
-                waiting.append(ahead.submit(make, step + 2))
+    with ThreadPoolExecutor(_NUM_AHEAD, "darkroom-pictures") as ahead:
+        steps = iter(range(first_step, num_steps))
+        waiting = deque(ahead.submit(make, step) for step in islice(steps, _NUM_AHEAD))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(ahead.submit(make, step) for step in islice(steps, 1))
             yield made

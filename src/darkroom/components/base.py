@@ -27,6 +27,7 @@ Kind = Literal[
     "inception",
     "dinov2",
     "image_reward",
+    "lpips",
     "model",
 ]
 # open_clip's names of how pictures come to a CLIP's square: the shorter side resized and the centre cut out, or

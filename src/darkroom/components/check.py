@@ -15,6 +15,9 @@ from darkroom.settings.paths import local_path
 
 # torch-fidelity's name and pytorch-fid's: they are the same file.
 INCEPTION_WEIGHTS = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+# VGG16 as torchvision has it, and what LPIPS puts on it, as the package `lpips` has it.
+VGG16_WEIGHTS = ("vgg16-397923af.pth", "vgg16.safetensors")
+LPIPS_HEADS = ("vgg.pth", "vgg_heads.safetensors")
 # Of CLIPs that open_clip saved, and of reward models on one.
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 REWARD_WEIGHTS = ("HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt")
@@ -52,6 +55,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "inception": ((*INCEPTION_WEIGHTS, "model.safetensors"),),
     "dinov2": (("config.json",), ("model.safetensors", "model.safetensors.index.json")),
     "image_reward": (IMAGE_REWARD_WEIGHTS, (MED_CONFIG,), ("vocab.txt",)),
+    "lpips": (VGG16_WEIGHTS, LPIPS_HEADS),
     "face_detector": (("centerface.onnx",),),
     "model": (("config.json", "model_index.json", "unet/config.json", "transformer/config.json"),),
 }
@@ -60,6 +64,8 @@ _ORIGINS = {
     "inception": f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS[0]}",
     "dinov2": "https://huggingface.co/facebook/dinov2-large",
     "image_reward": "https://huggingface.co/zai-org/ImageReward",
+    "lpips": f"https://download.pytorch.org/models/{VGG16_WEIGHTS[0]} and from the package lpips"
+    " (lpips/weights/v0.1/vgg.pth)",
 }
 _TOKENIZERS = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 _COMMIT = re.compile(r"[0-9a-f]{40}")

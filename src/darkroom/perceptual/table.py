@@ -6,7 +6,7 @@ Other packages add theirs by an entry point of the group `darkroom.perceptual`, 
 from typing import Any
 
 from darkroom.kinds import table
-from darkroom.perceptual import clip
+from darkroom.perceptual import clip, lpips
 from darkroom.perceptual.base import Perceptual
 
-PERCEPTUAL: dict[str, Perceptual[Any]] = table("darkroom.perceptual", clip.SPEC)
+PERCEPTUAL: dict[str, Perceptual[Any]] = table("darkroom.perceptual", clip.SPEC, lpips.SPEC)
