@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from darkroom.train import random
-from darkroom.train.plan import BatchPlan, parse_uids
+from darkroom.train.plan import _CHECKED_AT_ONCE, BatchPlan, check_once, parse_uids
 
 
 def make_uids(num, first=0):
@@ -118,6 +118,18 @@ def test_double_and_missing_pictures_are_refused():
         BatchPlan(0, 2, {(64, 64): np.concatenate([make_uids(3), make_uids(1)])})
     with pytest.raises(ValueError, match="no picture"):
         BatchPlan(0, 2, {(64, 64): make_uids(0)})
+
+
+@pytest.mark.parametrize("place", [0, _CHECKED_AT_ONCE - 1, _CHECKED_AT_ONCE, _CHECKED_AT_ONCE + 1, 70_000])
+def test_a_picture_that_is_there_twice_is_found_wherever_it_is(place):
+    uids = np.stack([np.arange(70_002), np.arange(70_002)[::-1]], axis=1).astype(np.uint64)
+    check_once((64, 64), uids)
+    # Half of the uid alone is no picture of its own.
+    uids[place + 1, 0] = uids[place, 0]
+    check_once((64, 64), uids)
+    uids[place + 1] = uids[place]
+    with pytest.raises(ValueError, match="64x64 holds a uid twice"):
+        check_once((64, 64), uids)
 
 
 def test_uids_are_parsed_as_written():

@@ -33,6 +33,8 @@ PASS_STREAM, EPOCH_STREAM = 1, 2
 NUM_KEPT = 64
 # Places of a stream whose order is computed at once.
 _BLOCK = 4096
+# Uids that are compared at once, which the processor's cache holds.
+_CHECKED_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -207,9 +209,12 @@ def check_once(shape: Shape, uids: UInts) -> None:
     Raises:
         ValueError: names the bucket.
     """
-    before, after = uids[:-1], uids[1:]
-    is_sorted = (before[:, 0] < after[:, 0]) | ((before[:, 0] == after[:, 0]) & (before[:, 1] < after[:, 1]))
-    if not is_sorted.all() and len(np.unique(uids, axis=0)) != len(uids):
+    # The first half of a uid nearly always tells; of 1e8 pictures each rank does this at its start.
+    before, after = uids[:-1, 0], uids[1:, 0]
+    blocks = (slice(n, n + _CHECKED_AT_ONCE) for n in range(0, len(before), _CHECKED_AT_ONCE))
+    if all((before[block] < after[block]).all() for block in blocks):
+        return
+    if len(np.unique(uids, axis=0)) != len(uids):
         raise ValueError(f"bucket {shape[0]}x{shape[1]} holds a uid twice; a picture is in one part only")
 
 
