@@ -14,6 +14,7 @@ def refuse_what_is_not_here(project, resources):
 
     Where a profile names GPUs, the GPU is another machine's, and the training refuses itself.
     """
+    from darkroom.config.compiling import check_compiler
     from darkroom.config.optional import check_optimizer
 
     elsewhere = any(
@@ -22,6 +23,8 @@ def refuse_what_is_not_here(project, resources):
     )
     try:
         check_optimizer(project.run.train.optimizer)
+        if not elsewhere:
+            check_compiler(project.run.train.compile)
         for tracker in project.run.trackers:
             extra = TRACKERS[tracker.kind].extra
             if extra is not None:

@@ -177,6 +177,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"train": {"encoder_ranks": 1}},
         ("train.encoder_ranks: 1 would encode what the cache has", "write cache: {online: true}, or leave"),
     ),
+    "compiled blocks in shards": (
+        {"train": {"compile": "auto", "parallelism": "fsdp"}},
+        ("train: compile: auto compiles blocks with whole weights", "write compile: off, or parallelism: ddp"),
+    ),
+    "other attention in compiled blocks": (
+        {"train": {"compile": "on"}, "model": {"attention": "xformers"}},
+        ("train.compile: on needs torch's own attention", "write attention: sdpa, or compile: off"),
+    ),
     "moments of 8 bits in shards": (
         {"train": {"optimizer": "adamw8bit", "parallelism": "fsdp"}},
         ("train: optimizer adamw8bit scales moments by blocks", "write optimizer: adamw"),

@@ -171,6 +171,11 @@ class Train(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="autocast; auto is bfloat16 where that is fast, else float32; weights are float32"
     )
+    compile: Annotated[Literal["off", "auto", "on"], ADDED] = Field(
+        "off",
+        description="compile the network's blocks (torch.compile) before the first step; auto: where a GPU of"
+        " compute capability 8.0 or more is",
+    )
     parameter_dtype: Annotated[Literal["float32"], ADDED] = Field(
         "float32", description="of weights, moments and average; half precision would lose updates"
     )
@@ -256,6 +261,11 @@ class Train(Section):
             raise ValueError(
                 "cpu_offload brings shards to the GPU block by block, and ddp computes on whole models; write"
                 " parallelism: fsdp beside it, or leave it out"
+            )
+        if self.parallelism == "fsdp" and self.compile != "off":
+            raise ValueError(
+                f"compile: {self.compile} compiles blocks with whole weights, and parallelism fsdp cuts them up;"
+                " write compile: off, or parallelism: ddp"
             )
         if self.parallelism == "fsdp" and self.optimizer == "adamw8bit":
             raise ValueError(
@@ -394,6 +404,11 @@ class Run(Section):
             )
         check_watch(self.watch, self.train.num_steps, self.measure, bool(self.datasets))
         check_dropout(self.train.encoder_dropout, self.cache.encoders)
+        if self.train.compile != "off" and self.model.attention != "sdpa":
+            raise ValueError(
+                f"train.compile: {self.train.compile} needs torch's own attention, and model.attention is"
+                f" {self.model.attention}; write attention: sdpa, or compile: off"
+            )
         check_dtype(self.model.attention, self.train.dtype)
         check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)
         return self

@@ -92,14 +92,21 @@ def shard(model: nn.Module, mesh: DeviceMesh, on_cpu: bool = False) -> None:
 
     `on_cpu` leaves the shards, and with them gradients and moments, in CPU memory.
 
-    What a block is the network's class says (`_no_split_modules` of diffusers' models). Weights go to the
-    mesh's device block by block, so a model on the CPU never has to fit on one GPU.
+    Weights go to the mesh's device block by block, so a model on the CPU never has to fit on one GPU.
     """
-    blocks = set(getattr(getattr(model, "network", None), "_no_split_modules", None) or ())
-    inner = [m for m in model.modules() if type(m).__name__ in blocks]
+    inner = network_blocks(model)
     policy = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda") if on_cpu else OffloadPolicy()
     for module in (*reversed(inner), model):  # children before the blocks that hold them
         fully_shard(module, mesh=mesh, offload_policy=policy)
+
+
+def network_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model's network, from its first to its last, and those that hold others before them.
+
+    What a block is the network's class says (`_no_split_modules` of diffusers' models).
+    """
+    names = set(getattr(getattr(model, "network", None), "_no_split_modules", None) or ())
+    return [m for m in model.modules() if type(m).__name__ in names]
 
 
 def _mesh(settings: Train, ranks: Ranks) -> DeviceMesh:

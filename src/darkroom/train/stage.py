@@ -32,6 +32,7 @@ from darkroom.store import COMPUTED_IN, replacing
 from darkroom.trackers.base import Board
 from darkroom.train.adaptive import optimizer_notes
 from darkroom.train.averages import KeptAverages
+from darkroom.train.compile_choice import num_compiled, resolve_compile
 from darkroom.train.data import SampleSource, joint_null_rate, num_pictures
 from darkroom.train.determinism import deterministic
 from darkroom.train.distributed import Ranks, find_device, find_ranks, training_ranks, wait_for_first
@@ -84,7 +85,8 @@ def train(
 
     last_step: where it has stopped, of one that was judged on the way; None for `num_steps`.
 
-    Returns counts: steps, samples_seen, computed_in (dtype -> steps), num_parameters and the account of the batch
+    Returns counts: steps, samples_seen, computed_in (dtype -> steps), compiled (class -> blocks, where some are),
+        num_parameters and the account of the batch
         plan; of a rank that only encodes nothing.
     Raises:
         ValueError: a stale shard, or options that do not fit the data.
@@ -174,6 +176,7 @@ def _trained(
             samples, held_out = inputs.split(opened)
             check = stack.enter_context(_run_lock(run_dir, ranks, log))
             settings = resolve_dtype(settings, run_dir, ranks, on, log)
+            settings = resolve_compile(settings, run_dir, ranks, on, log)
             if ranks.is_first:
                 _describe(settings, samples, components, log)
                 if held_out is not None:
@@ -287,6 +290,7 @@ def _counts(trainer: Trainer) -> dict[str, Any]:
         **({"steps_skipped": num_done - num_trained} if num_trained < num_done else {}),
         **_held_out_counts(trainer),
         COMPUTED_IN: {settings.dtype: num_done},
+        **({"compiled": num_compiled(trainer.training.model)} if settings.compile == "on" else {}),
         "num_parameters": sum(p.numel() for p in trainer.training.model.parameters()),
         **trainer.plan.account(num_done),
         **(

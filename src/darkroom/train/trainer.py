@@ -1,6 +1,6 @@
 """One training on a page: from step 0, a checkpoint or an earlier phase to the last step, or to a signal."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -12,11 +12,11 @@ from darkroom.train.loader import BatchMaker, Loader, TrainBatch
 from darkroom.train.meter import SpeedMeter
 from darkroom.train.outputs import Outputs
 from darkroom.train.paired import make_plan
-from darkroom.train.parallel import DistributedModel
+from darkroom.train.parallel import DistributedModel, compute_device
 from darkroom.train.power_averages import PowerAverages
 from darkroom.train.record import History
 from darkroom.train.seen import find_samples_seen
-from darkroom.train.signals import Stopped, stop_signals
+from darkroom.train.signals import Stopped, StopSignal, stop_signals
 from darkroom.train.speeds import Speeds
 from darkroom.train.state import TrainState, saved_history
 from darkroom.train.step import Stepper, make_optimizers
@@ -93,7 +93,24 @@ class Trainer:
         return SpeedMeter(self.run.folder, device, known, settings.global_batch_size, count, self.run.log)
 
     def _go_on(self, last_step: int) -> None:
-        """The steps that are left until then: batch, step, record, save."""
+        """The steps that are left until then, on compiled blocks where that is asked for."""
+        with stop_signals() as stop, self._compiled():
+            self._steps(last_step, stop)
+
+    def _compiled(self) -> AbstractContextManager[None]:
+        """Before DDP is put around the network: passes without an exchange are none of DDP's."""
+        if self.settings.compile == "off":
+            return nullcontext()
+        # What torch.compile imports is loaded for it alone.
+        from darkroom.train.compiled import compiling
+
+        model, run = self.model.model, self.run
+        return compiling(
+            *(model, self.training.samples, self.settings), run.ranks, compute_device(model), run.log
+        )
+
+    def _steps(self, last_step: int, stop: StopSignal) -> None:
+        """Batch, step, record, save."""
         training, settings, ranks = self.training, self.settings, self.run.ranks
         steps_before = 0 if training.initial is None else training.initial.num_steps
         state = self.state
@@ -111,7 +128,7 @@ class Trainer:
         validator = None if held_out is None else Validator(held_out, settings, ranks)
         meter = self._speed_meter(stepper.device) if ranks.is_first else None
         outputs = Outputs(self.model, state, settings, self.run, last_step, validator, meter)
-        with stop_signals() as stop, outputs:
+        with outputs:
             if ranks.world_size > 1 and not self.model.is_sharded:
                 stepper.warm_up(batches.make(0))
             num_at_once = 1 if self.run.encoders is None else self.run.encoders.num_at_once
