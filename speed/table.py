@@ -27,6 +27,7 @@ ROWS = (
     ("funnel.py", 5),
     ("pictures.py", 5),
     ("frechet.py", 2),
+    ("train_step.py", 3),
     ("job_imports.py", 3),
     ("plan.py", 1),
 )

@@ -17,8 +17,8 @@ import race
 import table
 from race import Figure
 
-# It starts Snakemake nine times.
-SLOW = {"plan.py"}
+# The first starts Snakemake nine times, and the second compiles for half a minute.
+SLOW = {"plan.py", "train_step.py"}
 
 
 @pytest.mark.parametrize(
