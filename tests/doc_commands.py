@@ -23,6 +23,7 @@ RUN = "run"
 COMMANDS = {
     "make demo": MAKE,
     "make test": MAKE,
+    "make test-interop": MAKE,
     "make test-slurm": MAKE,
     "make schema": MAKE,
     "make clean-results": "test_setup.py::test_clean_results_asks_on_a_terminal",

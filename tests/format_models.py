@@ -54,6 +54,7 @@ TARGETS = {
     "unet": ("to_q", "to_v", "to_out.0", "proj_in", "ff.net.2", "conv1", "conv_shortcut", "time_emb_proj"),
     "sd3": ("to_q", "to_v", "add_k_proj", "to_out.0", "ff.net.0.proj", "norm1_context.linear"),
     "flux": ("to_q", "to_k", "to_v", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out"),
+    "mmdit": ("qkv", "attention_out", "mlp_in", "modulation"),
 }
 
 

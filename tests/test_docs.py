@@ -114,6 +114,7 @@ def test_the_environment_of_the_docs_is_the_one_that_make_and_the_tests_use() ->
         ("demo", "snakemake"),
         ("schema", "darkroom schema > config/schema.json"),
         ("test-real", " --dist loadfile --no-loadscope-reorder -m real tests/test_"),
+        ("test-interop", "pytest -rP -m interop tests/test_interop.py"),
         ("test-slurm", "pytest -n 3 --dist loadfile --no-loadscope-reorder -m slurm"),
     ],
 )
