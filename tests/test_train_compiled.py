@@ -9,7 +9,7 @@ import torch
 from test_train_data import FINGERPRINT, write_cache
 from test_train_loop import PARTS, SETTINGS, Killed, assert_equal, kill_at
 
-from darkroom.config.compiling import check_compiler
+from darkroom.config.compiling import check_compiler, missing_compiler
 from darkroom.families.mmdit import MMDiTModel
 from darkroom.models.families import build_denoiser
 from darkroom.train import compile_choice
@@ -45,6 +45,7 @@ def run(cache, run_dir, settings, on_sample=None):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler() or "it is there")
 def test_killed_and_resumed_it_ends_with_the_same_bits_and_its_losses_are_the_uncompiled_ones(
     tmp_path, monkeypatch
 ):
