@@ -2,7 +2,7 @@
 
 FOLDER/PART is pytest's cache of a part that ended with STATUS. On a small machine that runs several tests at once,
 one may fail because an answer came late, where nothing is wrong. What passes alone is named, since such a test is
-to be mended too; what fails twice has failed. Where many tests failed, none is tried again: that is no accident.
+to be mended too; what fails twice has failed. Where tests of many files failed, none is tried again.
 """
 
 import json
@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-MOST = 10
+# Tests of a file share what they have made: where that fails, all of them do.
+MOST_FILES = 5
 
 
 def failed_in(cache: Path) -> list[str]:
@@ -28,8 +29,9 @@ def main(folder: str, *parts: str) -> int:
         print("more went wrong than tests that failed, so these are not tried again")
         return 1
     tests = sorted(set().union(*failed.values()))
-    if len(tests) > MOST:
-        print(f"{len(tests)} tests failed; only up to {MOST} are tried again")
+    files = {test.partition("::")[0] for test in tests}
+    if len(files) > MOST_FILES:
+        print(f"tests of {len(files)} files failed; only those of up to {MOST_FILES} are tried again")
         return 1
     print(f"once more, alone, what failed: {len(tests)}", flush=True)
     again = Path(folder) / "again"

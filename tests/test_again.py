@@ -21,20 +21,12 @@ def test_wrong(number): assert False
 """
 
 
-def tried_again(folder: Path, num_wrong: int, status: str = "1") -> tuple[int, str]:
+def tried_again(folder: Path, num_wrong: int, status: str = "1", num_files: int = 1) -> tuple[int, str]:
     """The exit status and the words of `again.py` after a run in which tests failed."""
-    (folder / "test_played.py").write_text(TESTS.format(num_wrong=num_wrong))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "-o",
-        f"cache_dir={folder}/here",
-        "test_played.py",
-    ]
+    files = ["test_played.py", *(f"test_other_{i}.py" for i in range(1, num_files))]
+    for name in files:
+        (folder / name).write_text(TESTS.format(num_wrong=num_wrong))
+    command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={folder}/here", *files]
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 1
     again = [sys.executable, str(AGAIN), str(folder), f"here={status}"]
     done = subprocess.run(again, cwd=folder, capture_output=True, text=True)
@@ -48,19 +40,19 @@ def test_what_passes_alone_passes_and_is_named(tmp_path: Path) -> None:
 
 
 def test_what_fails_twice_has_failed_beside_what_passes(tmp_path: Path) -> None:
-    status, told = tried_again(tmp_path, 1)
-    assert status == 1 and "1 failed, 1 passed" in told and "FLAKY test_played.py::test_late" in told
+    status, told = tried_again(tmp_path, 20)
+    assert status == 1 and "20 failed, 1 passed" in told and "FLAKY test_played.py::test_late" in told
 
 
 @pytest.mark.parametrize(
-    ("num_wrong", "status", "message"),
+    ("num_files", "status", "message"),
     [
-        (10, "1", "11 tests failed; only up to 10 are tried again"),
-        (0, "2", "more went wrong than tests that failed"),
+        (6, "1", "tests of 6 files failed; only those of up to 5 are tried again"),
+        (1, "2", "more went wrong than tests that failed"),
     ],
 )
 def test_what_is_no_accident_is_not_tried_again(
-    tmp_path: Path, num_wrong: int, status: str, message: str
+    tmp_path: Path, num_files: int, status: str, message: str
 ) -> None:
-    code, told = tried_again(tmp_path, num_wrong, status)
+    code, told = tried_again(tmp_path, 1, status, num_files)
     assert code == 1 and message in told and "FLAKY" not in told
