@@ -15,7 +15,7 @@ def refuse_what_is_not_here(project, resources):
     Where a profile names GPUs, the GPU is another machine's, and the training refuses itself.
     """
     from darkroom.config.compiling import check_compiler
-    from darkroom.config.optional import check_optimizer
+    from darkroom.config.optional import check_base_package, check_optimizer
 
     elsewhere = any(
         name in ("gres", "gpu", "gpus_per_task") or "--gpus" in str(value)
@@ -29,11 +29,17 @@ def refuse_what_is_not_here(project, resources):
             extra = TRACKERS[tracker.kind].extra
             if extra is not None:
                 extra.require(f"trackers: kind {tracker.kind}")
-        if project.run.model.attention != "sdpa" and not elsewhere:
-            from darkroom.config.families import check_attention
+        lora = project.run.model.lora
+        base_dtype = "float32" if lora is None else lora.base_dtype
+        check_base_package(base_dtype)
+        on_gpu = project.run.model.attention != "sdpa" or base_dtype != "float32"
+        if on_gpu and not elsewhere:
+            from darkroom.config.families import check_attention, check_base_dtype
             from darkroom.train.distributed import Ranks, find_device
 
-            check_attention(project.run.model.attention, find_device(Ranks()).type)
+            device = find_device(Ranks()).type
+            check_attention(project.run.model.attention, device)
+            check_base_dtype(base_dtype, device)
     except ValueError as error:
         raise WorkflowError(f"config/runs/{project.name}.yaml: {error}") from None
 

@@ -185,6 +185,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"train": {"compile": "on"}, "model": {"attention": "xformers"}},
         ("train.compile: on needs torch's own attention", "write attention: sdpa, or compile: off"),
     ),
+    "base weights of 4 bits in shards": (
+        {
+            "model": {"lora": {"targets": ["qkv"], "base_dtype": "nf4"}},
+            "train": {"parallelism": "fsdp", "optimizer": "adamw"},
+        },
+        ("model.lora.base_dtype: nf4 goes with train.parallelism: ddp, and it is fsdp", "or base_dtype: float32"),
+    ),
+    "base weights of 8 bits in compiled blocks": (
+        {"model": {"lora": {"targets": ["qkv"], "base_dtype": "int8"}}, "train": {"compile": "auto"}},
+        ("model.lora.base_dtype: int8 goes with train.compile: off, and it is auto", "or base_dtype: float32"),
+    ),
     "moments of 8 bits in shards": (
         {"train": {"optimizer": "adamw8bit", "parallelism": "fsdp"}},
         ("train: optimizer adamw8bit scales moments by blocks", "write optimizer: adamw"),
@@ -275,6 +286,8 @@ def test_snakemake_refuses_before_any_job_and_names_the_file(
     if find_spec("bitsandbytes") is None:
         optimizer = {"train": {"optimizer": "adamw8bit"}}
         cases.append((optimizer, ("adamw8bit needs bitsandbytes", "run `pip install bitsandbytes`")))
+        base = {"model": {"lora": {"targets": ["qkv"], "base_dtype": "nf4"}}}
+        cases.append((base, ("base_dtype: nf4 needs bitsandbytes", "or write float32")))
     if find_spec("mlflow") is None:
         tracked = {"trackers": [{"kind": "mlflow"}]}
         cases.append((tracked, ("trackers: kind mlflow needs mlflow", "run `uv pip install -e '.[mlflow]'`")))

@@ -54,6 +54,18 @@ def check_attention(attention: str, device: str) -> None:
         )
 
 
+def check_base_dtype(base_dtype: str, device: str) -> None:
+    """Refuse base weights in 8 or 4 bits where a training runs on another device than a GPU ("cpu").
+
+    Raises:
+        ValueError: says what to write instead.
+    """
+    if base_dtype != "float32" and device != "cuda":
+        raise ValueError(
+            f"model.lora.base_dtype {base_dtype} needs a GPU; this training runs on {device}: write float32"
+        )
+
+
 def check_dtype(attention: str, dtype: str) -> None:
     """Refuse flash where a training computes in float32.
 

@@ -410,5 +410,18 @@ class Run(Section):
                 f" {self.model.attention}; write attention: sdpa, or compile: off"
             )
         check_dtype(self.model.attention, self.train.dtype)
+        if self.model.lora is not None and self.model.lora.base_dtype != "float32":
+            self._keeps_base_in(self.model.lora.base_dtype)
         check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)
         return self
+
+    def _keeps_base_in(self, base_dtype: str) -> None:
+        """Refuse what goes with whole weights alone."""
+        for option, value, right in (
+            ("parallelism", self.train.parallelism, "ddp"), ("compile", self.train.compile, "off"),
+        ):  # fmt: skip
+            if value != right:
+                raise ValueError(
+                    f"model.lora.base_dtype: {base_dtype} goes with train.{option}: {right}, and it is {value};"
+                    f" write {right}, or base_dtype: float32"
+                )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from darkroom.families.base import LoRA, is_end, nearest
+from darkroom.models.quantized import quantize, to_plain
 
 
 def add_lora(network: nn.Module, settings: LoRA, seed: int) -> None:
@@ -17,10 +18,12 @@ def add_lora(network: nn.Module, settings: LoRA, seed: int) -> None:
 
     Raises:
         ValueError: no layer has a target's or a pattern's name; the message has the nearest that one has. Or a
-            layer has no magnitude that DoRA could train.
+            layer has no magnitude that DoRA could train, or the network no layers to keep in `base_dtype`.
     """
     from peft import inject_adapter_in_model
 
+    if settings.base_dtype != "float32":
+        quantize(network, settings.base_dtype)
     layers = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     for option in ("targets", "rank_pattern", "alpha_pattern"):
         for end in getattr(settings, option):
@@ -85,12 +88,16 @@ def has_lora(network: nn.Module) -> bool:
 
 
 def merged(network: nn.Module) -> Any:
-    """A copy of a network with its adapters added to the weights; a network without adapters is given back."""
+    """A copy of a network with its adapters added to the weights; a network without adapters is given back.
+
+    Weights that were kept in 8 or 4 bits are what these stand for, in float32.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not has_lora(network):
         return network
     network = copy.deepcopy(network)
+    to_plain(network)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge()  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ import torch
 from darkroom.components.files import component_folder, moved
 from darkroom.components.text_encoders import load_text_encoder
 from darkroom.components.vae import load_vae
+from darkroom.config.families import check_base_dtype
 from darkroom.config.fits import max_tokens_of
 from darkroom.config.pretrained import pretrained_notes
 from darkroom.config.run import Train
@@ -211,6 +212,8 @@ def _initial_models(
     inputs: TrainInputs, settings: Train, samples: SampleSource, ranks: Ranks, device: torch.device
 ) -> tuple[Denoiser, Denoiser]:
     """The network to train, and its average; on the device, or on the CPU where shards are cut from them."""
+    if inputs.model.lora is not None:
+        check_base_dtype(inputs.model.lora.base_dtype, device.type)
     model = build_denoiser(inputs.model, samples.sizes, inputs.seed, inputs.components.pretrained)
     if not is_sharded(settings, ranks):
         model = moved(model, device)
