@@ -170,17 +170,8 @@ def train_autoencoder(
         moments = latent_moments(average, shown, NUM_SCALED)
         write_autoencoder(average.cpu(), moments, settings.shift, model)
         training.history.write(history)
-    pictures = training.history.rows[:, COLUMNS.index("pictures")]
-    return {
-        "steps": training.history.num_done,
-        "pictures": len(shown),
-        "held_out": len(held_out),
-        "too_small": num_small,
-        "pictures_shown": int(pictures.sum()),
-        "unreadable": int(training.trained.lost.sum()),
-        "num_parameters": sum(p.numel() for p in training.networks.vae.parameters()),
-        COMPUTED_IN: {settings.train.dtype: training.history.num_done},
-    }
+    of_data = {"pictures": len(shown), "held_out": len(held_out), "too_small": num_small}
+    return {**of_data, **training.counts()}
 
 
 class _Training:
@@ -222,6 +213,16 @@ class _Training:
             writer.finish()
         finally:
             writer.wait()
+
+    def counts(self) -> dict[str, Any]:
+        """What the manifest has of the steps."""
+        return {
+            "steps": self.history.num_done,
+            "pictures_shown": int(self.history.rows[:, COLUMNS.index("pictures")].sum()),
+            "unreadable": int(self.trained.lost.sum()),
+            "num_parameters": sum(p.numel() for p in self.networks.vae.parameters()),
+            COMPUTED_IN: {self._settings.train.dtype: self.history.num_done},
+        }
 
     def _after(self, stop: StopSignal, writer: Writer, log: Log) -> None:
         """Tell and save what is due after a step.

@@ -27,3 +27,16 @@ def check_compiler(compile: str) -> None:
             f"train.compile: on needs a compiler, and {missing}: install one (Debian: `apt-get install g++"
             " python3-dev`), or write compile: off"
         )
+
+
+def check_attention_compiles(compile: str, attention: str) -> None:
+    """Refuse compiled blocks with another attention than torch's own.
+
+    Raises:
+        ValueError: says what to write instead.
+    """
+    if compile != "off" and attention != "sdpa":
+        raise ValueError(
+            f"train.compile: {compile} needs torch's own attention, and model.attention is {attention}; write"
+            " attention: sdpa, or compile: off"
+        )

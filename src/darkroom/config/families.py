@@ -66,6 +66,20 @@ def check_base_dtype(base_dtype: str, device: str) -> None:
         )
 
 
+def check_base(base_dtype: str, parallelism: str, compile: str) -> None:
+    """Refuse what goes with whole base weights alone, where these are kept in 8 or 4 bits.
+
+    Raises:
+        ValueError: says what to write instead.
+    """
+    for option, value, right in (("parallelism", parallelism, "ddp"), ("compile", compile, "off")):
+        if base_dtype != "float32" and value != right:
+            raise ValueError(
+                f"model.lora.base_dtype: {base_dtype} goes with train.{option}: {right}, and it is {value};"
+                f" write {right}, or base_dtype: float32"
+            )
+
+
 def check_dtype(attention: str, dtype: str) -> None:
     """Refuse flash where a training computes in float32.
 

@@ -7,8 +7,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from darkroom.components.base import ComponentOf
 from darkroom.components.use import TextEncoderUse
 from darkroom.config.bucket import Bucket
+from darkroom.config.compiling import check_attention_compiles
 from darkroom.config.drawing import Draw, Evaluate, Measure, Sampling
-from darkroom.config.families import check_dropout, check_dtype, check_family
+from darkroom.config.families import check_base, check_dropout, check_dtype, check_family
 from darkroom.config.model import Model
 from darkroom.config.objective import Objective
 from darkroom.config.post_hoc_ema import PostHocEma, check_post_hoc_ema
@@ -404,24 +405,9 @@ class Run(Section):
             )
         check_watch(self.watch, self.train.num_steps, self.measure, bool(self.datasets))
         check_dropout(self.train.encoder_dropout, self.cache.encoders)
-        if self.train.compile != "off" and self.model.attention != "sdpa":
-            raise ValueError(
-                f"train.compile: {self.train.compile} needs torch's own attention, and model.attention is"
-                f" {self.model.attention}; write attention: sdpa, or compile: off"
-            )
+        check_attention_compiles(self.train.compile, self.model.attention)
         check_dtype(self.model.attention, self.train.dtype)
-        if self.model.lora is not None and self.model.lora.base_dtype != "float32":
-            self._keeps_base_in(self.model.lora.base_dtype)
+        if self.model.lora is not None:
+            check_base(self.model.lora.base_dtype, self.train.parallelism, self.train.compile)
         check_family(self.model, self.cache.text_encoders, self.cache.size_conditioning, self.train.objective)
         return self
-
-    def _keeps_base_in(self, base_dtype: str) -> None:
-        """Refuse what goes with whole weights alone."""
-        for option, value, right in (
-            ("parallelism", self.train.parallelism, "ddp"), ("compile", self.train.compile, "off"),
-        ):  # fmt: skip
-            if value != right:
-                raise ValueError(
-                    f"model.lora.base_dtype: {base_dtype} goes with train.{option}: {right}, and it is {value};"
-                    f" write {right}, or base_dtype: float32"
-                )

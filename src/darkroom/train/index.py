@@ -23,7 +23,7 @@ import polars as pl
 
 from darkroom.store import replacing, sha256_json
 from darkroom.store.latents import ShardHeader
-from darkroom.train.index_rows import Array, IndexRows
+from darkroom.train.index_rows import Array, IndexRows, wide
 from darkroom.train.plan import Ints, Shape, UInts, parse_uids
 
 FORMAT = 1
@@ -108,22 +108,17 @@ def _write(path: Path, key: str, rows: IndexRows) -> None:
             begin = -(-end // _ALIGNED) * _ALIGNED
             places[(width, height), name] = begin, of.types[name]
             columns[name] = [begin, of.types[name].str]
-            end = begin + of.num * _wide(name) * of.types[name].itemsize
+            end = begin + of.num * wide(name) * of.types[name].itemsize
         told.append({"width": width, "height": height, "num": of.num, "columns": columns})
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(end.to_bytes(8, "little"))
         for shape, first, found in rows.sorted():
             for name, values in found.items():
                 begin, of_type = places[shape, name]
-                file.seek(begin + first * _wide(name) * of_type.itemsize)
+                file.seek(begin + first * wide(name) * of_type.itemsize)
                 file.write(np.ascontiguousarray(values, of_type).data)
         file.seek(end)
         file.write(json.dumps({"key": key, "last": end, "buckets": told}).encode())
-
-
-def _wide(name: str) -> int:
-    """The numbers of a column's row."""
-    return 2 if name == "uid" else 1
 
 
 def _mapped(path: Path, key: str) -> dict[Shape, BucketPlaces] | None:
@@ -141,7 +136,7 @@ def _mapped(path: Path, key: str) -> dict[Shape, BucketPlaces] | None:
     for bucket in header["buckets"]:
         columns = {}
         for name, (begin, kind) in bucket["columns"].items():
-            array = np.frombuffer(mapped, kind, bucket["num"] * _wide(name), begin)
+            array = np.frombuffer(mapped, kind, bucket["num"] * wide(name), begin)
             columns[name] = array.reshape(-1, 2) if name == "uid" else array
         found[bucket["width"], bucket["height"]] = BucketPlaces(columns.pop("uid"), columns)
     return found

@@ -110,13 +110,17 @@ class IndexRows:
                     file.write(values[begin:end].data)
 
 
+def wide(name: str) -> int:
+    """The numbers of a column's row."""
+    return 2 if name == "uid" else 1
+
+
 def _read(file: BinaryIO, written: _Written) -> Columns:
     file.seek(written.begin)
     rows = {}
     for name, of_type in written.types:
-        wide = 2 if name == "uid" else 1
-        values = np.frombuffer(file.read(written.num * wide * of_type.itemsize), of_type)
-        rows[name] = values.reshape(-1, 2) if wide == 2 else values
+        values = np.frombuffer(file.read(written.num * wide(name) * of_type.itemsize), of_type)
+        rows[name] = values.reshape(-1, 2) if name == "uid" else values
     return rows
 
 
